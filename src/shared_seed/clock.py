@@ -1,0 +1,15 @@
+"""The only importer of :mod:`time`: everything else is handed ``now``."""
+
+from __future__ import annotations
+
+import time
+
+
+def now() -> float:
+    """Seconds on a clock that never goes back; only differences mean anything."""
+    return time.monotonic()
+
+
+def date() -> str:
+    """Today in UTC, as ``2026-01-31``."""
+    return time.strftime("%Y-%m-%d", time.gmtime())

@@ -1,0 +1,100 @@
+"""fp32 on a dyadic grid: where additions do not round.
+
+A tensor with grid exponent ``k`` holds only multiples of ``2**-k`` below ``2**(24 - k)`` in magnitude. Such
+numbers are integers of at most 24 bits times a power of two, which fp32 holds exactly, so sums and
+differences of them are exact, in any order and any grouping, as long as nothing leaves that range.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared_seed.errors import GridError
+
+LIMIT = 1 << 24
+"""Magnitudes in grid units stay below this."""
+
+HEADROOM_BITS = 2
+"""Weights may grow by ``2**HEADROOM_BITS`` before their grid is too narrow."""
+
+SMALLEST_RANGE = 1.0
+"""Tensors that start smaller than this (LoRA's B starts at zero) get the grid of this magnitude."""
+
+MOST_UNITS = 1 << 20
+"""The largest step, in units, that one sample may make in one tensor; larger ones are cut to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The multiples of ``2**-exponent``."""
+
+    exponent: int
+
+    @property
+    def unit(self) -> float:
+        """The distance between neighbours."""
+        return math.ldexp(1.0, -self.exponent)
+
+    @classmethod
+    def covering(cls, largest: float, epsilon: float) -> Grid:
+        """The finest grid with headroom for a tensor whose largest magnitude is ``largest``.
+
+        Raises:
+            GridError: the magnitude is not finite, or so large that ``epsilon`` is no multiple of the unit.
+        """
+        if not math.isfinite(largest):
+            raise GridError(
+                f"a trainable parameter holds {largest}, expected finite numbers; repair the base model"
+            )
+        magnitude = max(largest, SMALLEST_RANGE)
+        exponent = 24 - HEADROOM_BITS - math.frexp(magnitude)[1]
+        grid = cls(exponent)
+        if math.fmod(epsilon, grid.unit) != 0:
+            raise GridError(
+                f"weights as large as {largest:g} need a grid of 2**{-exponent}, on which epsilon {epsilon:g} "
+                f"does not lie; expected a power of two of at least {grid.unit:g}; raise epsilon"
+            )
+        return grid
+
+    def snap(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The nearest grid points, ties to even; float32 of the same shape."""
+        units = np.rint(np.ldexp(values.astype(np.float64), self.exponent))
+        if units.size and float(np.abs(units).max()) >= LIMIT:
+            raise GridError(f"values of up to {np.abs(values).max():g} do not fit a grid of 2**{-self.exponent}")
+        return np.ldexp(units, -self.exponent).astype(np.float32)
+
+    def units(self, step: float, random: int) -> int:
+        """``step / unit`` rounded to an integer, up with the probability of its fraction.
+
+        ``random`` is a 32-bit integer; the same one gives the same result on every replica. The product is
+        exact in float64, since ``step`` has at most 28 significant bits and the unit is a power of two.
+        """
+        scaled = math.ldexp(step, self.exponent)
+        if abs(scaled) >= MOST_UNITS:
+            return MOST_UNITS if scaled > 0 else -MOST_UNITS
+        whole = math.floor(scaled)
+        return whole + (random < (scaled - whole) * 2.0**32)
+
+
+def units_table(
+    steps: NDArray[np.float64], exponents: NDArray[np.int64], random: NDArray[np.uint32]
+) -> NDArray[np.int32]:
+    """:meth:`Grid.units` for all samples and tensors at once.
+
+    Args:
+        steps: float64 [samples].
+        exponents: int64 [tensors].
+        random: uint32 [samples, tensors].
+
+    Returns:
+        int32 [samples, tensors].
+    """
+    scaled = np.ldexp(steps[:, None], exponents[None, :])
+    whole = np.floor(scaled)
+    rounded = whole + (random < (scaled - whole) * 2.0**32)
+    cut = np.where(np.abs(scaled) >= MOST_UNITS, np.copysign(MOST_UNITS, scaled), rounded)
+    return cut.astype(np.int32)

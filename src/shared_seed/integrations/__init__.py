@@ -1,0 +1,1 @@
+"""The frameworks: each module here is the only importer of its framework."""

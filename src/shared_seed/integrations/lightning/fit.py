@@ -1,0 +1,68 @@
+"""A recipe's training in a real Lightning Trainer."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from shared_seed.classification import Batch
+from shared_seed.integrations.lightning.strategy import SharedSeedStrategy
+from shared_seed.job import Job
+from shared_seed.session import Outcome
+
+
+class ClassificationModule(LightningModule):  # type: ignore[misc]
+    """The recipe's model and loss as Lightning wants them."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+        self.model = job.model
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        return nn.functional.cross_entropy(self.job.task.logits(self.model, batch), batch["labels"])
+
+    def configure_optimizers(self) -> Any:
+        """Plain SGD, for its learning rate and schedule."""
+        training = self.job.recipe.training
+        optimizer = torch.optim.SGD(self.parameters(), lr=training.learning_rate)
+        if training.schedule == "constant":
+            return optimizer
+        falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, training.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
+
+
+def fit(job: Job) -> Outcome | None:
+    """Train until the run is over."""
+    training = job.recipe.training
+    strategy = SharedSeedStrategy(job.settings, title=job.recipe.model, recipe=job.carried, on_step=job.on_step)
+    order = torch.Generator().manual_seed(job.data_seed)
+    loader: DataLoader[Any] = DataLoader(
+        job.examples,  # type: ignore[arg-type]
+        training.batch_size,
+        shuffle=True,
+        collate_fn=job.task.collate,
+        generator=order,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        trainer = Trainer(
+            strategy=strategy,
+            accelerator="gpu" if torch.cuda.is_available() else "cpu",
+            devices=1,
+            max_steps=training.steps,
+            accumulate_grad_batches=training.probes_per_step,
+            precision="bf16-mixed" if training.precision == "bf16" else "32-true",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(ClassificationModule(job), loader)
+    return strategy.outcome

@@ -1,0 +1,50 @@
+"""A recipe's training in a real transformers Trainer."""
+
+from __future__ import annotations
+
+import tempfile
+
+import torch
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from shared_seed.integrations.transformers.callback import SharedSeedCallback
+from shared_seed.job import Job
+from shared_seed.session import Outcome
+
+
+def fit(job: Job) -> Outcome | None:
+    """Train until the run is over."""
+    training = job.recipe.training
+    callback = SharedSeedCallback(job.settings, title=job.recipe.model, recipe=job.carried, on_step=job.on_step)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            max_steps=training.steps,
+            per_device_train_batch_size=training.batch_size,
+            gradient_accumulation_steps=training.probes_per_step,
+            learning_rate=training.learning_rate,
+            lr_scheduler_type=training.schedule,
+            optim="sgd",
+            bf16=training.precision == "bf16",
+            use_cpu=not torch.cuda.is_available(),
+            seed=training.seed,
+            data_seed=job.data_seed,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
+        trainer = Trainer(
+            model=job.model,
+            args=arguments,
+            train_dataset=job.examples,
+            data_collator=job.task.collate,
+            compute_loss_func=job.task.loss,
+            callbacks=[callback],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return callback.outcome

@@ -1,0 +1,54 @@
+"""What one peer trains, and in whose loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from shared_seed.classification import Classification
+from shared_seed.data import Example
+from shared_seed.errors import ModelError
+from shared_seed.recipe import Recipe, TrainerName
+from shared_seed.session import Outcome, Session, Step
+from shared_seed.settings import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one peer trains: a model, a task, its own examples."""
+
+    recipe: Recipe
+    settings: Settings
+    model: nn.Module
+    task: Classification
+    examples: list[Example]
+    on_step: Callable[[Session, Step], None]
+
+    @property
+    def carried(self) -> dict[str, Any]:
+        """The recipe as the manifest carries it."""
+        return self.recipe.model_dump(mode="json", exclude={"quick"})
+
+    @property
+    def data_seed(self) -> int:
+        """Each peer goes through its data in its own order."""
+        return self.recipe.training.seed + 1000 * (1 + (self.settings.number or 0))
+
+
+def fit(job: Job) -> Outcome:
+    """Train until the run is over, in the loop that the recipe names.
+
+    Raises:
+        SharedSeedError: whatever the session raises.
+    """
+    if job.recipe.training.trainer is TrainerName.TRANSFORMERS:
+        from shared_seed.integrations.transformers.fit import fit as run
+    else:
+        from shared_seed.integrations.lightning.fit import fit as run
+    outcome = run(job)
+    if outcome is None:
+        raise ModelError("the Trainer ended without training; the recipe's data gave it no batch")
+    return outcome

@@ -1,0 +1,146 @@
+"""A model at ``theta + eps z`` and ``theta - eps z`` without copies of its weights.
+
+Rank-1 directions act on activations: with ``z = u v^T`` a Linear's output moves by ``s * (x @ v) * u``, and
+its weight is never written. Dense directions are added in place, on the grid, so taking them away again
+restores the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from shared_seed import directions
+from shared_seed.directions import Family
+from shared_seed.errors import ModelError
+from shared_seed.interrupts import deferred
+from shared_seed.noise import Purpose, Sample, cpu
+from shared_seed.weights import Trainable, Weights, flat, is_transposed
+
+_LOOKS_ONLY = frozenset({"__get__", "size", "dim", "numel", "stride", "is_floating_point", "is_complex"})
+
+
+class _Uses(TorchFunctionMode):
+    """Counts how often each rank-1 parameter is read by a torch function."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self.seen = {id(t.parameter): 0 for t in weights if t.family is Family.RANK1}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") not in _LOOKS_ONLY:
+            for argument in (*args, *(kwargs or {}).values()):
+                if id(argument) in self.seen:
+                    self.seen[id(argument)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Perturbation:
+    """Moves a model along one direction at a time.
+
+    ``sign`` is +1, -1 or, for the model as it is, 0.
+    """
+
+    def __init__(self, weights: Weights, epsilon: float) -> None:
+        self.weights = weights
+        self.epsilon = epsilon
+        self._sign = 0
+        self._written = 0
+        self._sample = Sample(0, 0, 0)
+        self._factors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._fired: dict[int, int] = {}
+        self._checked = False
+
+    @contextmanager
+    def along(self, sample: Sample) -> Iterator[Callable[[int], None]]:
+        """Yields a function that puts the model at a sign; leaves it as it was, whatever happens inside."""
+        self.settle()
+        self._sample = sample
+        with ExitStack() as stack:
+            self._fired = dict.fromkeys(range(len(self.weights)), 0)
+            for tensor in self.weights:
+                if tensor.family is Family.RANK1:
+                    self._prepare(tensor, sample)
+                    for module in tensor.users:
+                        hook = self._hook(tensor, module)
+                        handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+                        stack.callback(handle.remove)
+            stack.callback(self._factors.clear)
+            stack.callback(self.settle)
+            yield self._move
+
+    def settle(self) -> None:
+        """Bring the weights back to sign 0, wherever an interrupt may have left them."""
+        self._move(0)
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """On its first use, make sure that the hooks see every use of every rank-1 parameter.
+
+        Raises:
+            ModelError: the model reads a matrix past the module that owns it.
+        """
+        if self._checked:
+            yield
+            return
+        before = dict(self._fired)
+        with _Uses(self.weights) as uses:
+            yield
+        for tensor in self.weights:
+            fired = self._fired[tensor.index] - before[tensor.index]
+            if tensor.family is Family.RANK1 and uses.seen[id(tensor.parameter)] != fired:
+                raise ModelError(
+                    f"the model uses parameter {tensor.name!r} outside the module that owns it, where its "
+                    f"direction cannot be applied; expected only calls of that module; pass "
+                    f"dense=[{tensor.name!r}] so that it gets a direction in place"
+                )
+        self._checked = True
+
+    def _move(self, sign: int) -> None:
+        """Write the dense tensors of the given sign; one that is interrupted is finished first."""
+        with deferred(), torch.no_grad():
+            step = (sign - self._written) * self.epsilon
+            if step != 0:
+                for tensor in self.weights:
+                    if tensor.family is Family.DENSE:
+                        self._shift(tensor, self._sample, step)
+            self._written = self._sign = sign
+
+    @staticmethod
+    def _shift(tensor: Trainable, sample: Sample, step: float) -> None:
+        threads = torch.get_num_threads()
+        if tensor.parameter.device.type == "cpu":
+            cpu.shift(flat(tensor.values), sample, tensor.index, Purpose.DENSE, step, threads)
+            return
+        signs = directions.dense(sample, tensor.index, tuple(tensor.parameter.shape), threads)
+        tensor.values.add_(torch.from_numpy(signs).to(tensor.parameter.device), alpha=step)
+
+    def _prepare(self, tensor: Trainable, sample: Sample) -> None:
+        u, v = directions.rank1(sample, tensor.index, tuple(tensor.parameter.shape), torch.get_num_threads())
+        device = tensor.parameter.device
+        self._factors[tensor.index] = (torch.from_numpy(u).to(device), torch.from_numpy(v).to(device))
+
+    def _hook(self, tensor: Trainable, module: nn.Module) -> Callable[..., Tensor | None]:
+        embeds, transposed, index = isinstance(module, nn.Embedding), is_transposed(module), tensor.index
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Tensor | None:
+            self._fired[index] += 1
+            if self._sign == 0:
+                return None
+            rows, columns = self._factors[index]
+            given = args[0] if args else next(iter(kwargs.values()))
+            scale = self._sign * self.epsilon
+            if embeds:
+                return out.addcmul_(rows[given].unsqueeze(-1).to(out.dtype), columns.to(out.dtype), value=scale)
+            into, across = (rows, columns) if transposed else (columns, rows)
+            projected = (given @ into.to(given.dtype)).unsqueeze(-1).to(out.dtype)
+            return out.addcmul_(projected, across.to(out.dtype), value=scale)
+
+        return hook

@@ -1,0 +1,126 @@
+"""The projected gradient: two losses, no autograd, nothing left behind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shared_seed.errors import RecipeError
+from shared_seed.noise import Sample
+from shared_seed.perturbation import Perturbation
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The two losses of a probe and ``gradient = (plus - minus) / (2 epsilon)`` (Spall 1992, eq. 2.1)."""
+
+    plus: float
+    minus: float
+    gradient: float
+
+    @property
+    def loss(self) -> float:
+        """The mean of the two: the loss at the weights themselves, to first order."""
+        return (self.plus + self.minus) / 2
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raise RecipeError unless epsilon is a power of two between 2**-20 and 1."""
+    if not (2.0**-20 <= epsilon <= 1.0 and np.frexp(epsilon)[0] == 0.5):
+        nearest = 2.0 ** round(float(np.log2(epsilon))) if epsilon > 0 else 2.0**-8
+        raise RecipeError(
+            f"epsilon {epsilon:g} is not a power of two between 2**-20 and 1, and only such steps can be taken "
+            f"back exactly; use {min(max(nearest, 2.0**-20), 1.0):g}"
+        )
+
+
+class _Generators:
+    """Every generator that a forward pass may draw from, as it stands."""
+
+    def __init__(self) -> None:
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._torch)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state_all(self._cuda)
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+
+
+class _Buffers:
+    """A model's buffers (BatchNorm's running statistics and the like), as they stand."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._saved = [
+            (module._buffers, name, values, values.detach().clone())
+            for module in model.modules()
+            for name, values in module._buffers.items()
+            if values is not None
+        ]
+
+    def restore(self) -> None:
+        for owner, name, values, before in self._saved:
+            values.copy_(before)
+            owner[name] = values
+
+
+class Probe:
+    """Measures projected gradients of one model."""
+
+    def __init__(self, model: nn.Module, perturbation: Perturbation) -> None:
+        self.model = model
+        self.perturbation = perturbation
+
+    def measure(
+        self,
+        loss: Callable[[], Any],
+        sample: Sample,
+        context: AbstractContextManager[Any] | None = None,
+    ) -> Measurement:
+        """Evaluate the loss at ``theta + eps z`` and ``theta - eps z``.
+
+        Both evaluations start from the same generator states (the same dropout masks) and the same buffers,
+        which advance once. After an exception, Ctrl-C too, weights, buffers and generators are as before.
+
+        Args:
+            loss: evaluates the model on one batch, twice the same; a tensor of one element or a number.
+            sample: names the direction z.
+            context: entered around the pair, such as an outer autocast that keeps its casts for both.
+
+        Returns:
+            The losses and the projected gradient; not finite where the losses are not.
+        """
+        generators, buffers = _Generators(), _Buffers(self.model)
+        try:
+            with torch.no_grad(), context or nullcontext(), self.perturbation.along(sample) as move:
+                move(+1)
+                with self.perturbation.checked():
+                    plus = _number(loss())
+                generators.restore()
+                with torch.no_grad():
+                    buffers.restore()
+                move(-1)
+                minus = _number(loss())
+        except BaseException:
+            # Ctrl-C may have struck while the weights were on their way back.
+            self.perturbation.settle()
+            generators.restore()
+            with torch.no_grad():
+                buffers.restore()
+            raise
+        return Measurement(plus, minus, (plus - minus) / (2 * self.perturbation.epsilon))
+
+
+def _number(value: Any) -> float:
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)

@@ -1,0 +1,190 @@
+"""Recipes: a YAML file that says what to train, on what, and how."""
+
+from __future__ import annotations
+
+import difflib
+import string
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from shared_seed.errors import RecipeError
+from shared_seed.probe import check_epsilon
+
+Positive = Field(gt=0)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Lora(_Section):
+    """Train a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) instead of all parameters."""
+
+    rank: int = Field(default=8, gt=0, description="columns of A, rows of B")
+    alpha: float = Field(default=16, gt=0, description="the adapter's output is scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "v_proj"), min_length=1, description="names of the Linear layers that get an adapter"
+    )
+
+
+class Task(_Section):
+    """Classification by label words: the prompt ends where one of the words would come next."""
+
+    prompt: str = Field(description="template with the dataset's columns as named fields, such as '{text} It was'")
+    label: str = Field(default="label", description="the column that holds the label")
+    words: dict[str, str] = Field(min_length=2, description="label -> the word that stands for it")
+    where: dict[str, str] = Field(default={}, description="column -> value: keep only such rows")
+    test_rows: int = Field(default=1000, gt=0, description="rows held out for the test")
+    most_tokens: int = Field(default=64, gt=1, description="a longer prompt loses its beginning")
+
+    @field_validator("prompt")
+    @classmethod
+    def _plain_fields(cls, value: str) -> str:
+        for _, name, spec, conversion in string.Formatter().parse(value):
+            if name is not None and (not name.isidentifier() or spec or conversion):
+                raise ValueError(f"field {{{name}}} of the prompt is not a plain column name such as {{text}}")
+        return value
+
+    @field_validator("words", "where", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+class TrainerName(StrEnum):
+    """Whose training loop runs the recipe."""
+
+    TRANSFORMERS = "transformers"
+    LIGHTNING = "lightning"
+
+
+class Training(_Section):
+    """How to train."""
+
+    trainer: TrainerName = Field(default=TrainerName.TRANSFORMERS, description="transformers or lightning")
+    steps: int = Field(gt=0, description="rounds of the run")
+    batch_size: int = Field(default=16, gt=0, description="examples a probe")
+    probes_per_step: int = Field(default=1, gt=0, le=255, description="batches, each with a direction of its own")
+    learning_rate: float = Field(gt=0, description="of each peer's step; peers' steps add up")
+    schedule: Literal["constant", "linear"] = Field(default="constant", description="linear falls to 0")
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16", description="of the forward passes; weights stay fp32"
+    )
+    epsilon: float = Field(default=2.0**-8, description="distance of a probe's two points; a power of two")
+    scale_exponent: int = Field(default=0, ge=-64, le=64, description="a byte's value is times 2 to this")
+    seed: int = Field(default=0, ge=0, description="names the noise, splits and shuffles the data")
+
+    @field_validator("epsilon")
+    @classmethod
+    def _dyadic(cls, value: float) -> float:
+        check_epsilon(value)
+        return value
+
+
+class SwarmSection(_Section):
+    """How peers work together."""
+
+    peers: int = Field(default=1, gt=0, description="begin when this many are ready")
+    lockstep: bool = Field(default=True, description="wait at each step for the live peers")
+    deadline: float | None = Field(default=None, gt=0, description="seconds that a step waits at most")
+
+
+class Recipe(_Section):
+    """What to train, on what, and how."""
+
+    title: str = Field(default="", max_length=200, description="one line for people")
+    model: str = Field(
+        min_length=1, description="Hub name, local folder, or package:NAME for one in a Python package"
+    )
+    dataset: str = Field(min_length=1, description="Hub name, local CSV, JSONL or Parquet, or package:NAME/FILE")
+    licence: str = Field(default="", description="of the base model, for the card, as the Hub spells it")
+    task: Task
+    lora: Lora | None = None
+    training: Training
+    swarm: SwarmSection = SwarmSection()
+    quick: dict[str, Any] = Field(default={}, description="what --quick puts in place of the above")
+
+    @model_validator(mode="after")
+    def _prompt_does_not_tell(self) -> Recipe:
+        if "{" + self.task.label + "}" in self.task.prompt:
+            raise ValueError(f"the prompt shows the label column {self.task.label!r}; take it out")
+        return self
+
+    def quickened(self) -> Recipe:
+        """The recipe with its ``quick`` section put in place.
+
+        Raises:
+            RecipeError: it has none.
+        """
+        if not self.quick:
+            raise RecipeError("this recipe has no 'quick' section; run it without --quick")
+        whole = self.model_dump(mode="json", exclude={"quick"})
+        return parse(_merged(whole, self.quick), "the quick section")
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: no such file, not YAML, or not a recipe; says where and what was expected.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"the recipe {path} is not UTF-8 text") from error
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"the recipe {path} is not YAML: {error}") from error
+    return parse(content, str(path))
+
+
+def parse(content: object, source: str) -> Recipe:
+    """A recipe from what a YAML file holds.
+
+    Raises:
+        RecipeError: not a recipe; an unknown key is named with the nearest valid one.
+    """
+    if not isinstance(content, dict):
+        raise RecipeError(f"{source}: expected keys such as 'model' and 'dataset', got {type(content).__name__}")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise RecipeError(f"{source}: " + "; ".join(lines)) from None
+
+
+def _explain(problem: Any) -> str:
+    *parents, last = [str(part) for part in problem["loc"]] or ["recipe"]
+    where = ".".join([*parents, last])
+    if problem["type"] == "extra_forbidden":
+        names = list(_fields(parents))
+        near = difflib.get_close_matches(last, names, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(names)}"
+        return f"unknown key {where!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"key {where!r} is missing"
+    return f"{where}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _fields(parents: list[str]) -> dict[str, Any]:
+    """The fields of the section that a path of keys leads to."""
+    section: type[BaseModel] = Recipe
+    kinds: dict[str, type[BaseModel]] = {"task": Task, "lora": Lora, "training": Training, "swarm": SwarmSection}
+    for parent in parents:
+        section = kinds.get(parent, section)
+    return dict(section.model_fields)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in changes.items():
+        before = out.get(key)
+        out[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return out

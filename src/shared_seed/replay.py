@@ -1,0 +1,78 @@
+"""Weights from base model and log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared_seed import log, recipe
+from shared_seed.directions import Family
+from shared_seed.errors import LogError
+from shared_seed.log import Contents
+from shared_seed.replica import Replica
+from shared_seed.session import manifest_of
+from shared_seed.weights import Weights
+
+BATCH = 64
+"""Messages between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A model whose weights are those that the log says, and what the log itself states of them."""
+
+    model: Any
+    tokenizer: Any
+    digest: str
+    stated: str | None
+    contents: Contents
+
+
+def rebuild(model: Any, contents: Contents, tell: Callable[[int], None] = lambda done: None) -> Replica:
+    """Bring a base model to the end of a log, in place.
+
+    Args:
+        model: as it was when the run began.
+        contents: of the log.
+        tell: called with the number of messages applied so far.
+
+    Raises:
+        ManifestMismatchError: the model is not the one that the log began from; names what differs.
+    """
+    manifest = contents.manifest
+    dense = [t.name for t in manifest.tensors if t.family is Family.DENSE]
+    weights = Weights.of(model, manifest.epsilon, dense)
+    manifest_of(model, weights, manifest).check_equal(manifest)
+    replica = Replica(weights, manifest)
+    for start in range(0, len(contents.messages), BATCH):
+        replica.apply(contents.messages[start : start + BATCH])
+        tell(replica.messages)
+    return replica
+
+
+def replay(path: Path, base: str | None = None, tell: Callable[[int, int], None] = lambda n, of: None) -> Replayed:
+    """Load the base model that a log names, or another copy of it, and apply the log.
+
+    Raises:
+        LogError: the log cannot be read, or does not name a base model.
+        ModelError: the base model cannot be loaded.
+        ManifestMismatchError: it is not the one that the log began from.
+    """
+    from shared_seed.integrations.transformers.models import load
+
+    contents = log.read(path)
+    if contents.manifest.recipe is None:
+        raise LogError(
+            f"{path} comes from a run without a recipe, so its base model is not known here; in Python, call "
+            "shared_seed.replay.rebuild(model, shared_seed.log.read(path)) with the model as it was at the start"
+        )
+    terms = recipe.parse(contents.manifest.recipe, f"the recipe in {path}")
+    model, tokenizer = load(base or terms.model, terms.lora, terms.training.seed)
+    replica = rebuild(model, contents, lambda done: tell(done, len(contents.messages)))
+    stated = contents.digest
+    whole = stated is not None and stated[0] == len(contents.messages)
+    return Replayed(
+        model, tokenizer, replica.digest().hex(), stated[1].hex() if stated and whole else None, contents
+    )

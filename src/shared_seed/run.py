@@ -1,0 +1,192 @@
+"""One peer's way through a recipe: model, data, training, test, and what it leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared_seed import card, clock, data, plot
+from shared_seed.classification import Classification, Score
+from shared_seed.job import Job, fit
+from shared_seed.progress import Sink
+from shared_seed.recipe import Recipe
+from shared_seed.session import LOG_NAME, Outcome, Session, Step
+from shared_seed.settings import Settings
+from shared_seed.summary import Summary
+
+METRICS_NAME = "metrics.jsonl"
+"""In a run folder: one line of JSON a round."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which rows this peer trains on: its own file, or a shard (number from 0, of how many) of the recipe's."""
+
+    own: str | None = None
+    number: int = 0
+    of: int = 1
+
+
+def settings_for(recipe: Recipe, folder: Path, **changes: Any) -> Settings:
+    """A peer's settings on a recipe's terms."""
+    training, swarm = recipe.training, recipe.swarm
+    base = Settings(
+        epsilon=training.epsilon,
+        scale_exponent=training.scale_exponent,
+        lockstep=swarm.lockstep,
+        start_with=swarm.peers,
+        seed=training.seed,
+        deadline=swarm.deadline,
+        folder=folder,
+    )
+    return replace(base, **changes)
+
+
+def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: Sink) -> Summary:
+    """Train as one peer and leave log, metrics, plot, card and result in ``settings.folder``.
+
+    Args:
+        recipe: what to train.
+        settings: of this peer; with a folder.
+        part: which rows it trains on.
+        test: score the held-out rows before and after.
+        sink: is told what happens.
+
+    Raises:
+        SharedSeedError: whatever is wrong, in one message.
+    """
+    folder = settings.folder
+    assert folder is not None
+    # Imported late: transformers takes seconds, and wrong recipes should not wait for it.
+    from shared_seed.integrations.transformers.models import load
+
+    tell_status(sink, "loading data")
+    examples, held_out = _examples(recipe, part)
+    tell_status(sink, "loading model")
+    model, tokenizer = load(recipe.model, recipe.lora, recipe.training.seed)
+    task = Classification(recipe.task, tokenizer, model)
+
+    def score(when: str) -> Score | None:
+        if not test:
+            return None
+        bf16 = recipe.training.precision == "bf16"
+        with _all_cores():
+            return task.evaluate(
+                model,
+                held_out,
+                bf16,
+                lambda done: (
+                    tell_status(sink, f"testing {when}: {done}/{len(held_out)}")
+                    if done % 200 < 32 or done == len(held_out)
+                    else None
+                ),
+            )
+
+    before = score("before")
+    tell_status(sink, "waiting for peers")
+    recorder = _Recorder(folder / METRICS_NAME, sink)
+    started = clock.now()
+    outcome = fit(Job(recipe, settings, model, task, examples, recorder.record))
+    seconds = clock.now() - started
+    summary = _summary(outcome, settings, before, score("after"), folder, seconds)
+    _leave_behind(folder, recipe, summary)
+    return summary
+
+
+def tell_status(sink: Sink, text: str) -> None:
+    """Tell what the peer is at."""
+    sink({"event": "status", "text": text})
+
+
+def _examples(recipe: Recipe, part: Part) -> tuple[list[data.Example], list[data.Example]]:
+    if part.own is not None:
+        anywhere = recipe.task.model_copy(update={"where": {}})
+        return data.examples(data.load(part.own), anywhere)[0], []
+    parts = data.split(data.load(recipe.dataset), recipe.task, recipe.training.seed)
+    return data.shard(parts.train, part.number, part.of), parts.test
+
+
+class _Recorder:
+    """Writes each step to the metrics file and tells it."""
+
+    def __init__(self, path: Path, sink: Sink) -> None:
+        self._path = path
+        self._sink = sink
+        self._began = clock.now()
+
+    def record(self, session: Session, step: Step) -> None:
+        traffic = session.traffic
+        line = {
+            "round": step.round,
+            "loss": step.loss,
+            "gradient": step.gradient,
+            "learning_rate": step.learning_rate,
+            "peers": step.peers,
+            "applied": step.applied,
+            "late": list(step.late),
+            "sent": traffic.sent,
+            "received": traffic.received,
+            "seconds": round(clock.now() - self._began, 3),
+        }
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._sink({"event": "step", "rounds": session.manifest.rounds, **line})
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rounds that a folder's metrics tell of; an unfinished last line is left out."""
+    path = folder / METRICS_NAME
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _summary(
+    outcome: Outcome,
+    settings: Settings,
+    before: Score | None,
+    after: Score | None,
+    folder: Path,
+    seconds: float,
+) -> Summary:
+    return Summary(
+        before=before,
+        after=after,
+        digest=outcome.digest,
+        replicas={settings.name: outcome.digest, **outcome.others},
+        peers=1 + len(outcome.others),
+        messages=outcome.messages,
+        gradients=outcome.gradients,
+        streams=outcome.streams,
+        sent=outcome.traffic.sent,
+        received=outcome.traffic.received,
+        gradient_received=outcome.traffic.gradient_received,
+        log_bytes=(folder / LOG_NAME).stat().st_size,
+        seconds=seconds,
+    )
+
+
+def _leave_behind(folder: Path, recipe: Recipe, summary: Summary) -> None:
+    summary.save(folder)
+    metrics = read_metrics(folder)
+    if metrics:
+        title = recipe.title or recipe.model
+        plot.loss_curve(folder / "loss.png", [m["round"] for m in metrics], [m["loss"] for m in metrics], title)
+    card.write(folder / "README.md", recipe, summary)
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Use every core for the time of a test: the other local peers are waiting then."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

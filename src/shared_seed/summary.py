@@ -1,0 +1,75 @@
+"""What a run came to, in figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from shared_seed.classification import Score
+
+NAME = "result.json"
+"""In a run folder."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores are None for a peer that did not test. Bytes are what sockets carried as payload.
+
+    ``received`` is the sum over the peers that are known here, ``seconds`` the time spent in training,
+    ``replicas`` the digests of all peers that stated one.
+    """
+
+    before: Score | None
+    after: Score | None
+    digest: str
+    replicas: dict[str, str]
+    peers: int
+    messages: int
+    gradients: int
+    streams: int
+    sent: int
+    received: int
+    gradient_received: int
+    log_bytes: int
+    seconds: float
+
+    @property
+    def identical(self) -> bool:
+        """Whether all replicas hold the same bits."""
+        return len(set(self.replicas.values())) == 1
+
+    def scores(self) -> list[tuple[str, str, str]]:
+        """Name, before and after of every figure that was tested."""
+        if self.before is None or self.after is None:
+            return []
+        rows = [("accuracy", self.before.accuracy, self.after.accuracy, "{:.1%}")]
+        if self.before.auc is not None and self.after.auc is not None:
+            rows.append(("AUC", self.before.auc, self.after.auc, "{:.3f}"))
+        if self.before.median_accuracy is not None and self.after.median_accuracy is not None:
+            rows.append(
+                (
+                    "accuracy at the median threshold",
+                    self.before.median_accuracy,
+                    self.after.median_accuracy,
+                    "{:.1%}",
+                )
+            )
+        rows.append(("loss", self.before.loss, self.after.loss, "{:.4f}"))
+        return [(name, form.format(a), form.format(b)) for name, a, b, form in rows]
+
+    def score_rows(self) -> str:
+        """The scores as rows of a Markdown table."""
+        return "\n".join(f"| {name} | {before} | {after} |" for name, before, after in self.scores())
+
+    def save(self, folder: Path) -> None:
+        """Write ``result.json``."""
+        (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Summary:
+        """Read what :meth:`save` wrote."""
+        content = json.loads((folder / NAME).read_text())
+        for name in ("before", "after"):
+            content[name] = Score(**content[name]) if content[name] else None
+        return cls(**content)

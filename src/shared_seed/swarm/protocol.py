@@ -1,0 +1,324 @@
+r"""What a peer does with what it hears: no sockets, no clock, no threads.
+
+Frames and the time come in, outputs come out, and whoever owns the sockets carries them out. Since the
+message set is grow-only, nothing here can make replicas differ: this module only sees to it that messages
+get to everybody, and that a calm run goes in lockstep.
+
+States of a peer, as it states them in its heartbeats::
+
+    LOADING -> READY -> TRAINING -> FINISHED -> LEAVING
+       \________________________________________^
+
+In lockstep a peer waits, at the end of its round r, for every peer that is READY or TRAINING, whose next
+round is at most r, that was heard of within ``timeout``, and that is not late. A peer that lets a deadline
+pass is late until it is heard of in the current round again, so a dead one costs one deadline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from shared_seed.errors import EquivocationError, MessageError
+from shared_seed.messages import Message, MessageSet, Stream
+from shared_seed.swarm import wire
+from shared_seed.swarm.wire import State
+
+Link = tuple[str, str | bytes]
+"""A two-way connection: ("dialled", address) or ("accepted", routing id)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Output: send a frame to everybody who listens to us."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Output: send a frame over one link."""
+
+    link: Link
+    frame: bytes
+
+
+Output = Publish | Send
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds: between heartbeats, of silence until a peer counts as gone, until a request or a greeting is
+    repeated.
+    """
+
+    heartbeat: float = 2.0
+    timeout: float = 10.0
+    retry: float = 1.0
+    greet: float = 5.0
+
+
+@dataclass(slots=True)
+class PeerView:
+    """What we know of another peer."""
+
+    name: str
+    heard: float
+    state: State = State.LOADING
+    round: int = 0
+    beat: int = -1
+    version: dict[Stream, int] = field(default_factory=dict)
+    digest: bytes = b""
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a link is checked against: the manifest's digest, its packed bytes, its limits."""
+
+    digest: bytes
+    packed: bytes
+    most_samples: int
+    most_learning_rate: float
+
+
+class Protocol:
+    """One peer's view of the swarm."""
+
+    def __init__(
+        self, stream: Stream, name: str, terms: Terms, messages: MessageSet, timing: Timing | None = None
+    ) -> None:
+        self.stream = stream
+        self.name = name
+        self.terms = terms
+        self.messages = messages
+        self.timing = timing or Timing()
+        self.state = State.LOADING
+        self.round = 0
+        self.digest = b""
+        self.peers: dict[Stream, PeerView] = {}
+        self.refusal: str | None = None
+        self.faults: list[str] = []
+        self._links: dict[Link, Stream] = {}
+        self._dialled: dict[Link, float] = {}
+        self._fresh: list[Message] = []
+        self._beat = 0
+        self._next_beat = 0.0
+        self._asked: dict[Stream, float] = {}
+
+    # What the peer itself does
+
+    def enter(self, state: State, round_: int, now: float, digest: bytes = b"") -> list[Output]:
+        """State what we are at from now on."""
+        self.state, self.round, self.digest = state, round_, digest
+        return self._heartbeat(now)
+
+    def publish(self, message: Message, now: float) -> list[Output]:
+        """Put our own next message into the set and send it; our next round is the one after it."""
+        if self.messages.add(message):
+            self._fresh.append(message)
+        self.round = message.round + 1
+        return [Publish(message.encode())]
+
+    def dialled(self, link: Link) -> None:
+        """Introduce ourselves on this link at every tick that is due; the other side may have restarted."""
+        self._dialled[link] = 0.0
+
+    def take(self) -> list[Message]:
+        """The messages that are new since the last call, our own among them."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    # What others do
+
+    def hear(self, data: bytes, now: float, forward: bool) -> list[Output]:
+        """Take in a published frame; pass it on, untouched, if it is new and ``forward`` is set.
+
+        Raises:
+            MessageError: the frame is not valid or not allowed; it has changed nothing.
+        """
+        frame = wire.decode(data)
+        if isinstance(frame, Message):
+            new = self._take_in(frame, now)
+        elif isinstance(frame, wire.Heartbeat):
+            new = self._note(frame, now)
+        else:
+            raise MessageError(f"a {type(frame).__name__} frame was published; expected a message or heartbeat")
+        return [Publish(data)] if new and forward else []
+
+    def receive(self, link: Link, data: bytes, now: float) -> list[Output]:
+        """Take in a frame from a link.
+
+        Raises:
+            MessageError: the frame is not valid; it has changed nothing.
+        """
+        frame = wire.decode(data)
+        match frame:
+            case wire.Hello():
+                return self._answer_hello(link, frame, now)
+            case wire.Welcome():
+                self._links[link] = Stream.from_bytes(frame.stream)
+                return []
+            case wire.Refusal():
+                self.refusal = frame.reason
+                return []
+            case wire.Request():
+                return self._answer_request(link, frame)
+            case wire.Chunk():
+                return self._take_chunk(frame, now)
+            case _:
+                raise MessageError(f"a {type(frame).__name__} came over a link; it belongs to publications")
+
+    def tick(self, now: float) -> list[Output]:
+        """Do what time asks for: heartbeats, and requests for what we lack."""
+        out: list[Output] = []
+        if now >= self._next_beat:
+            out += self._heartbeat(now)
+        for link, due in self._dialled.items():
+            if now >= due:
+                self._dialled[link] = now + self.timing.greet
+                hello = wire.Hello(self.stream.to_bytes(), self.name, self.terms.digest)
+                out.append(Send(link, wire.encode(hello)))
+        return out + self._requests(now)
+
+    # Questions
+
+    def live(self, now: float) -> list[PeerView]:
+        """The other peers that are there now."""
+        return [
+            peer
+            for peer in self.peers.values()
+            if peer.state is not State.LEAVING and now - peer.heard < self.timing.timeout
+        ]
+
+    def ready(self, now: float) -> int:
+        """How many peers, we among them, could begin a round."""
+        able = (State.READY, State.TRAINING, State.FINISHED)
+        return sum(peer.state in able for peer in self.live(now)) + (self.state in able)
+
+    def waits_for(self, round_: int, now: float) -> list[PeerView]:
+        """The peers whose message for a round is still to come in lockstep."""
+        taking_part = (State.READY, State.TRAINING)
+        return [p for p in self.live(now) if p.state in taking_part and p.round <= round_ and not p.late]
+
+    def give_up_on(self, round_: int, now: float) -> list[PeerView]:
+        """Mark as late all that :meth:`waits_for` names, and return them."""
+        late = self.waits_for(round_, now)
+        for peer in late:
+            peer.late = True
+        return late
+
+    def swarm_round(self, now: float) -> int:
+        """The furthest round that any live peer is at."""
+        return max((p.round for p in self.live(now)), default=0)
+
+    def has_all(self, now: float) -> bool:
+        """Whether we have every message that any live peer says it has."""
+        return not any(self.messages.lacks(peer.version) for peer in self.live(now))
+
+    def others_have_all(self, now: float) -> bool:
+        """Whether every live peer says that it has every message of ours."""
+        ours = self.messages.version()
+        return all(
+            peer.version.get(stream, 0) >= count for peer in self.live(now) for stream, count in ours.items()
+        )
+
+    # Inside
+
+    def _take_in(self, message: Message, now: float) -> bool:
+        if len(message.codes) > self.terms.most_samples:
+            raise MessageError(
+                f"{len(message.codes)} samples in one message; the manifest allows {self.terms.most_samples}"
+            )
+        if message.learning_rate > self.terms.most_learning_rate:
+            raise MessageError(
+                f"learning rate {message.learning_rate:g}; the manifest allows {self.terms.most_learning_rate:g}"
+            )
+        try:
+            new = self.messages.add(message)
+        except EquivocationError as error:
+            self.faults.append(str(error))
+            raise
+        if new:
+            self._fresh.append(message)
+        peer = self.peers.get(message.stream)
+        if peer is not None:
+            peer.heard = now
+            self._advance(peer, message.round + 1)
+        return new
+
+    def _advance(self, peer: PeerView, round_: int) -> None:
+        peer.round = max(peer.round, round_)
+        if peer.round >= self.round:
+            peer.late = False
+
+    def _note(self, beat: wire.Heartbeat, now: float) -> bool:
+        stream = Stream.from_bytes(beat.stream)
+        if stream == self.stream:
+            return False
+        peer = self.peers.get(stream)
+        if peer is None:
+            peer = self.peers[stream] = PeerView(beat.name, now)
+        elif beat.beat <= peer.beat:
+            return False
+        peer.name, peer.heard, peer.beat = beat.name, now, beat.beat
+        peer.state, peer.digest = beat.state, beat.digest
+        peer.version = wire.unpack_version(beat.version)
+        self._advance(peer, beat.round)
+        return True
+
+    def _heartbeat(self, now: float) -> list[Output]:
+        self._next_beat = now + self.timing.heartbeat
+        self._beat += 1
+        beat = wire.Heartbeat(
+            self.stream.to_bytes(),
+            self._beat,
+            self.name,
+            self.state,
+            self.round,
+            wire.pack_version(self.messages.version()),
+            self.digest,
+        )
+        return [Publish(wire.encode(beat))]
+
+    def _answer_hello(self, link: Link, hello: wire.Hello, now: float) -> list[Output]:
+        if hello.manifest_digest and hello.manifest_digest != self.terms.digest:
+            reason = "your manifest differs from the run's; fetch the run's manifest and compare"
+            return [Send(link, wire.encode(wire.Refusal(reason)))]
+        manifest = b"" if hello.manifest_digest else self.terms.packed
+        if hello.manifest_digest:
+            self._links[link] = Stream.from_bytes(hello.stream)
+        answer = wire.Welcome(self.stream.to_bytes(), self.name, manifest)
+        return [Send(link, wire.encode(answer)), *self._heartbeat(now)]
+
+    def _answer_request(self, link: Link, request: wire.Request) -> list[Output]:
+        if link not in self._links:
+            raise MessageError("a request on a link that has not said hello with the run's manifest")
+        stream = Stream.from_bytes(request.stream)
+        found = self.messages.slice(stream, request.start, request.stop, wire.CHUNK)
+        return [Send(link, wire.encode(wire.Chunk([message.encode() for message in found])))]
+
+    def _take_chunk(self, chunk: wire.Chunk, now: float) -> list[Output]:
+        for message in [Message.decode(data) for data in chunk.messages]:
+            if self._take_in(message, now):
+                self._asked.pop(message.stream, None)
+        return self._requests(now)
+
+    def _requests(self, now: float) -> list[Output]:
+        """Ask, over some link to a peer that has it, for each stream of which somebody has more than we."""
+        out: list[Output] = []
+        for link, stream in self._links.items():
+            peer = self.peers.get(stream)
+            if peer is None or now - peer.heard >= self.timing.timeout:
+                continue
+            for lacking, (start, stop) in self.messages.lacks(peer.version).items():
+                if now - self._asked.get(lacking, -self.timing.retry) < self.timing.retry:
+                    continue
+                self._asked[lacking] = now
+                request = wire.Request(lacking.to_bytes(), start, min(stop, start + wire.CHUNK))
+                out.append(Send(link, wire.encode(request)))
+        return out
+
+
+def restarted(stream: Stream) -> Stream:
+    """The stream of a peer's next process."""
+    return replace(stream, incarnation=stream.incarnation + 1)

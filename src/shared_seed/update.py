@@ -1,0 +1,160 @@
+"""Apply messages to weights: ``theta -= lr * decode(code) * z`` for every sample, in one pass a tensor.
+
+The live step and replay both come here. Steps are integers of grid units, so the result is the same bits for
+any order and any grouping of the samples, and applying with ``sign=-1`` takes them back exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared_seed import codec, directions
+from shared_seed.directions import Family
+from shared_seed.errors import GridError, HeadroomError
+from shared_seed.grid import LIMIT, units_table
+from shared_seed.messages import Message
+from shared_seed.noise import Sample, cpu
+from shared_seed.weights import Trainable, Weights, flat
+
+MOST_AT_ONCE = 64
+"""Samples that one pass takes; bounds the memory for their sign vectors."""
+
+Units = NDArray[np.int32]
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Matrix products in true fp32: no autocast, no TF32, no bf16 inside."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def check_device(device: torch.device) -> None:
+    """Prove that matrix products on a device sum 24-bit integers without rounding.
+
+    Raises:
+        GridError: they do round.
+    """
+    left = torch.full((4, 3), 1 << 22, dtype=torch.float32, device=device)
+    right = torch.tensor([[1.0], [1.0], [-1.0]], device=device).expand(3, 5).contiguous()
+    start = torch.ones(4, 5, device=device)
+    with exact_products():
+        start.addmm_(left, right)
+    if not bool((start == float((1 << 22) + 1)).all()):
+        raise GridError(
+            f"matrix products on {device} round small integers; expected exact fp32; turn off reduced-precision "
+            "matmul modes (TF32, oneDNN bf16) in your environment"
+        )
+
+
+def steps_of(
+    messages: Iterable[Message], run: bytes, scale_exponent: int
+) -> tuple[list[Sample], NDArray[np.float64]]:
+    """The directions of all samples that do not abstain, and how far to go along each, float64 [samples]."""
+    samples: list[Sample] = []
+    steps: list[float] = []
+    for message in messages:
+        for sample, code in message.samples(run):
+            if codec.is_abstention(code):
+                continue
+            step = -message.learning_rate * codec.decode(code, scale_exponent)
+            if step != 0:
+                samples.append(sample)
+                steps.append(step)
+    return samples, np.array(steps, np.float64)
+
+
+def apply(
+    weights: Weights,
+    samples: Sequence[Sample],
+    steps: NDArray[np.float64],
+    sign: int = 1,
+) -> None:
+    """Move weights along directions; all of it or, on an error, none.
+
+    Args:
+        weights: of one replica, changed in place.
+        samples: which directions.
+        steps: float64 [samples], how far along each, before rounding to grid units.
+        sign: -1 to take back what +1 has done.
+
+    Raises:
+        HeadroomError: a weight would come too near the edge of its grid.
+    """
+    if not samples:
+        return
+    units = sign * units_table(steps, weights.exponents, cpu.rounding_words(samples, len(weights)))
+    done = 0
+    try:
+        while done < len(samples):
+            stop = _fitting(weights, units, done)
+            _apply_group(weights, samples[done:stop], units[done:stop])
+            done = stop
+    except HeadroomError:
+        # Going back the way we came stays inside the range that we came through.
+        for start in range(0, done, MOST_AT_ONCE):
+            stop = min(done, start + MOST_AT_ONCE)
+            _apply_group(weights, samples[start:stop], -units[start:stop])
+        raise
+
+
+def _fitting(weights: Weights, units: Units, start: int) -> int:
+    """The end of the longest group from ``start`` that no tensor can overflow by; measures where it must."""
+    cumulated = np.cumsum(np.abs(units[start : start + MOST_AT_ONCE], dtype=np.int64), axis=0)
+    fitting = len(cumulated)
+    for j, tensor in enumerate(weights):
+        total = cumulated[:, j]
+        if tensor.bound + total[fitting - 1] < LIMIT:
+            continue
+        tensor.measure()
+        fitting = min(fitting, int(np.searchsorted(total, LIMIT - tensor.bound)))
+        if fitting == 0:
+            raise HeadroomError(
+                f"parameter {tensor.name!r} has reached {tensor.bound * tensor.grid.unit:g}; its grid ends at "
+                f"{LIMIT * tensor.grid.unit:g}, and beyond it updates would not be exact; the weights are as "
+                "they were before this step; lower the learning rate, or start a new run from these weights"
+            )
+    return start + fitting
+
+
+def _apply_group(weights: Weights, samples: Sequence[Sample], units: Units) -> None:
+    with exact_products():
+        for j, tensor in enumerate(weights):
+            column = np.ascontiguousarray(units[:, j])
+            if tensor.family is Family.RANK1:
+                _add_rank1(tensor, samples, column)
+            else:
+                _add_dense(tensor, samples, column)
+            tensor.bound += int(np.abs(column, dtype=np.int64).sum())
+
+
+def _add_rank1(tensor: Trainable, samples: Sequence[Sample], units: Units) -> None:
+    """``W += unit * sum_i units[i] * outer(u_i, v_i)`` as one matrix product."""
+    shape, threads = tuple(tensor.parameter.shape), torch.get_num_threads()
+    factors = [directions.rank1(sample, tensor.index, shape, threads) for sample in samples]
+    step = units.astype(np.float32) * np.float32(tensor.grid.unit)
+    u = torch.from_numpy(np.stack([f[0] for f in factors]) * step[:, None])
+    v = torch.from_numpy(np.stack([f[1] for f in factors]))
+    device = tensor.parameter.device
+    tensor.values.addmm_(u.to(device).T, v.to(device))
+
+
+def _add_dense(tensor: Trainable, samples: Sequence[Sample], units: Units) -> None:
+    """``w += unit * sum_i units[i] * signs_i`` in one pass over the tensor."""
+    threads = torch.get_num_threads()
+    if tensor.parameter.device.type == "cpu":
+        cpu.accumulate(flat(tensor.values), samples, units, tensor.index, tensor.grid.unit, threads)
+        return
+    total = np.zeros(tensor.parameter.numel(), np.float32)
+    cpu.accumulate(total, samples, units, tensor.index, tensor.grid.unit, threads)
+    tensor.values.add_(torch.from_numpy(total).view(tensor.parameter.shape).to(tensor.parameter.device))

@@ -1,0 +1,198 @@
+"""The trainable parameters of one replica, on their grids."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shared_seed.directions import Family
+from shared_seed.errors import ModelError
+from shared_seed.grid import LIMIT, Grid
+from shared_seed.manifest import TensorSpec
+
+
+@dataclass
+class Trainable:
+    """One trainable parameter.
+
+    ``bound`` is a number of grid units that no element exceeds in magnitude; ``users`` are the modules that
+    apply the parameter as a matrix, empty for the dense family.
+    """
+
+    index: int
+    name: str
+    parameter: nn.Parameter
+    family: Family
+    grid: Grid
+    bound: int
+    users: tuple[nn.Module, ...] = ()
+
+    @property
+    def values(self) -> Tensor:
+        """The data, detached, sharing memory."""
+        return self.parameter.detach()
+
+    def measure(self) -> int:
+        """Set the bound to the largest magnitude there is, in units, and return it."""
+        largest = float(self.values.abs().max()) if self.parameter.numel() else 0.0
+        self.bound = int(np.ldexp(largest, self.grid.exponent))
+        return self.bound
+
+
+def flat(values: Tensor) -> NDArray[np.float32]:
+    """A CPU tensor's memory as a flat numpy array, shared."""
+    return values.view(-1).numpy()
+
+
+def as_bytes(values: Tensor) -> memoryview:
+    """The raw bytes of a tensor of any dtype, in row-major order."""
+    return values.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _short_digest(values: Tensor) -> str:
+    return hashlib.sha256(as_bytes(values)).hexdigest()[:16]
+
+
+def _conv1d_types() -> tuple[type[nn.Module], ...]:
+    """GPT-2's Conv1D, recognised without importing transformers."""
+    return tuple(
+        kind
+        for kind in nn.Module.__subclasses__()
+        if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
+    )
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module's weight is [inputs, outputs], as GPT-2's Conv1D has it."""
+    return isinstance(module, _conv1d_types())
+
+
+def _applies_weight_as_matrix(module: nn.Module) -> bool:
+    """Whether a module's forward is that of Linear, Embedding or Conv1D, untouched."""
+    kinds: tuple[Any, ...] = (nn.Linear, nn.Embedding, *_conv1d_types())
+    for kind in kinds:
+        if isinstance(module, kind):
+            return type(module).forward is kind.forward
+    return False
+
+
+def _matrix_users(model: nn.Module) -> dict[nn.Parameter, tuple[nn.Module, ...]]:
+    """For each parameter that only Linear, Conv1D and Embedding modules own: those modules."""
+    users: dict[nn.Parameter, list[nn.Module]] = {}
+    excluded: set[nn.Parameter] = set()
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            # It hands its out_proj's weight to a fused function and never calls the module.
+            excluded.add(cast(nn.Parameter, module.out_proj.weight))
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == "weight" and _applies_weight_as_matrix(module):
+                users.setdefault(parameter, []).append(module)
+            else:
+                excluded.add(parameter)
+        if isinstance(module, nn.Embedding) and module.max_norm is not None:
+            raise ModelError(
+                "an nn.Embedding with max_norm rewrites its weights while it is read, so that replicas would "
+                "part; expected max_norm=None; normalise once before training instead"
+            )
+    return {p: tuple(modules) for p, modules in users.items() if p not in excluded}
+
+
+def frozen_digest(model: nn.Module) -> str:
+    """A short SHA-256 over everything in the state dict that is not trained: names, dtypes, shapes, bytes."""
+    trained = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    total = hashlib.sha256()
+    for name, values in model.state_dict().items():
+        if name not in trained and isinstance(values, Tensor):
+            total.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            total.update(as_bytes(values))
+    return total.hexdigest()[:16]
+
+
+@dataclass
+class Weights:
+    """All trainable parameters of a model, in the order of ``model.named_parameters()``."""
+
+    tensors: list[Trainable] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: nn.Module, epsilon: float, dense: Sequence[str] = ()) -> Weights:
+        """Snap a model's trainable parameters to their grids, in place.
+
+        Args:
+            model: any module; at least one parameter must require grad, all of them in float32.
+            epsilon: the probe's step, a power of two; it must lie on every grid.
+            dense: shell patterns of parameter names that shall use dense signs whatever module owns them.
+
+        Raises:
+            ModelError: nothing is trainable, or something trainable is not float32.
+            GridError: some parameter cannot be put on a grid.
+        """
+        users = _matrix_users(model)
+        weights = cls()
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if parameter.dtype is not torch.float32:
+                raise ModelError(
+                    f"trainable parameter {name!r} is {parameter.dtype}; expected torch.float32, in which updates "
+                    "are exact; load the model with dtype=torch.float32 and let autocast compute in bf16"
+                )
+            if not parameter.is_contiguous():
+                parameter.data = parameter.data.contiguous()
+            modules = users.get(parameter, ())
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in dense):
+                modules = ()
+            largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
+            grid = Grid.covering(largest, epsilon)
+            parameter.data.copy_(torch.from_numpy(grid.snap(parameter.detach().cpu().numpy())))
+            family = Family.RANK1 if modules else Family.DENSE
+            entry = Trainable(len(weights.tensors), name, parameter, family, grid, LIMIT, modules)
+            entry.measure()
+            weights.tensors.append(entry)
+        if not weights.tensors:
+            raise ModelError("no parameter of the model requires grad; expected at least one to train")
+        return weights
+
+    def __iter__(self) -> Iterator[Trainable]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    @property
+    def exponents(self) -> NDArray[np.int64]:
+        """int64 [tensors]: each grid's exponent."""
+        return np.array([t.grid.exponent for t in self.tensors], np.int64)
+
+    @property
+    def count(self) -> int:
+        """How many numbers are trained."""
+        return sum(t.parameter.numel() for t in self.tensors)
+
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What the manifest says of these parameters."""
+        return tuple(
+            TensorSpec(
+                name=t.name,
+                shape=tuple(t.parameter.shape),
+                family=t.family,
+                exponent=t.grid.exponent,
+                digest=_short_digest(t.values),
+            )
+            for t in self.tensors
+        )
+
+    def digest(self) -> bytes:
+        """SHA-256 of the bytes of all trainable parameters, in order."""
+        total = hashlib.sha256()
+        for t in self.tensors:
+            total.update(as_bytes(t.values))
+        return total.digest()
