@@ -16,6 +16,7 @@ from shared_seed.data import Example
 from shared_seed.errors import RecipeError
 from shared_seed.recipe import Task
 
+Feature = dict[str, Any]
 Batch = dict[str, Any]
 
 
@@ -53,17 +54,21 @@ class Classification:
         tokens = self.tokenizer(" " + word, add_special_tokens=False).input_ids
         return int(tokens[0])
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def encode(self, examples: Sequence[Example]) -> list[Feature]:
+        """Examples as ``input_ids``, a prompt that is too long without its beginning, and ``label``."""
+        prompts = [example.prompt for example in examples]
+        tokens = self.tokenizer(prompts, add_special_tokens=False).input_ids
+        most = self.task.most_tokens
+        return [{"input_ids": t[-most:], "label": e.label} for t, e in zip(tokens, examples, strict=True)]
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
         """Prompts padded on the left, so that the last position is where the word comes next.
 
         Returns:
             ``input_ids`` and ``attention_mask`` int64 [rows, tokens], ``labels`` int64 [rows], and, where
             the model takes them, ``position_ids``, ``logits_to_keep`` and ``use_cache``.
         """
-        rows = [
-            self.tokenizer(e.prompt, add_special_tokens=False).input_ids[-self.task.most_tokens :]
-            for e in examples
-        ]
+        rows = [feature["input_ids"] for feature in features]
         length = max(map(len, rows))
         ids = torch.full((len(rows), length), self._padding)
         mask = torch.zeros_like(ids)
@@ -77,7 +82,7 @@ class Classification:
             "use_cache": False,
         }
         batch |= {name: value for name, value in extras.items() if name in self._accepts}
-        batch["labels"] = torch.tensor([e.label for e in examples])
+        batch["labels"] = torch.tensor([feature["label"] for feature in features])
         return batch
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -98,18 +103,18 @@ class Classification:
     def evaluate(
         self,
         model: nn.Module,
-        examples: Sequence[Example],
+        features: Sequence[Feature],
         bf16: bool,
         progress: Callable[[int], None] = lambda done: None,
         rows: int = 32,
     ) -> Score:
-        """Score a model on examples, the longest batches last; its training mode is left as it was."""
+        """Score a model on features, the longest batches last; its training mode is left as it was."""
         mode = model.training
         model.eval()
         device = next(model.parameters()).device
         scores: list[Tensor] = []
-        ordered = sorted(examples, key=lambda e: len(e.prompt))
-        labels = torch.tensor([e.label for e in ordered])
+        ordered = sorted(features, key=lambda f: len(f["input_ids"]))
+        labels = torch.tensor([f["label"] for f in ordered])
         try:
             for start in range(0, len(ordered), rows):
                 batch = self.collate(ordered[start : start + rows])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -118,7 +120,12 @@ def join(
     """
     from shared_seed.swarm.zmq import fetch_manifest
 
-    manifest = fetch_manifest(address, 300.0 if style is Style.JSON else 30.0)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(fetch_manifest, address, 300.0 if style is Style.JSON else 30.0)
+        # The frameworks take seconds to import; that fits into the wait for the run's answer.
+        importlib.import_module("shared_seed.integrations.transformers.models")
+        importlib.import_module("shared_seed.data").preload()
+        manifest = answer.result()
     if manifest.recipe is None:
         raise RecipeError(
             f"the run at {address} has no recipe; join it from your own script with "

@@ -34,6 +34,11 @@ class Split:
     dropped: int
 
 
+def preload() -> None:
+    """Import what reading data needs, ahead of time."""
+    import datasets  # noqa: F401
+
+
 def load(reference: str) -> list[Row]:
     """All rows of a dataset.
 

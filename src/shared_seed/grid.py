@@ -62,10 +62,12 @@ class Grid:
 
     def snap(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The nearest grid points, ties to even; float32 of the same shape."""
-        units = np.rint(np.ldexp(values.astype(np.float64), self.exponent))
+        # Exact in float32: scaling by a power of two rounds nothing, and what rint rounds is below 2**24.
+        units = np.rint(values * np.float32(2.0**self.exponent))
         if units.size and float(np.abs(units).max()) >= LIMIT:
             raise GridError(f"values of up to {np.abs(values).max():g} do not fit a grid of 2**{-self.exponent}")
-        return np.ldexp(units, -self.exponent).astype(np.float32)
+        snapped: NDArray[np.float32] = units * np.float32(self.unit)
+        return snapped
 
     def units(self, step: float, random: int) -> int:
         """``step / unit`` rounded to an integer, up with the probability of its fraction.

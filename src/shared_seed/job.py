@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from shared_seed.classification import Classification
-from shared_seed.data import Example
+from shared_seed.classification import Classification, Feature
 from shared_seed.errors import ModelError
 from shared_seed.recipe import Recipe, TrainerName
 from shared_seed.session import Outcome, Session, Step
@@ -18,13 +17,13 @@ from shared_seed.settings import Settings
 
 @dataclass(frozen=True)
 class Job:
-    """What one peer trains: a model, a task, its own examples."""
+    """What one peer trains: a model, a task, its own rows."""
 
     recipe: Recipe
     settings: Settings
     model: nn.Module
     task: Classification
-    examples: list[Example]
+    features: list[Feature]
     on_step: Callable[[Session, Step], None]
 
     @property

@@ -69,6 +69,10 @@ class Display:
         self._printed = -PLAIN_INTERVAL
         self._loss: float | None = None
 
+    def _total(self, key: str) -> int:
+        """The sum of a count over all peers shown."""
+        return sum(row.step.get(key, 0) for row in self._rows.values())
+
     def __enter__(self) -> Display:
         if self._console.is_terminal:
             self._live.__enter__()
@@ -106,7 +110,7 @@ class Display:
             left = task.time_remaining
             self._console.print(
                 f"round {event['round'] + 1}/{event['rounds']}  loss {self._loss:.4f}  peers {event['peers']}  "
-                f"sent {event['sent']:,} B  received {event['received']:,} B  "
+                f"sent {self._total('sent'):,} B  received {self._total('received'):,} B  "
                 f"left {'?' if left is None else f'{left:.0f} s'}",
                 highlight=False,
             )

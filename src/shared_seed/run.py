@@ -72,6 +72,7 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     tell_status(sink, "loading model")
     model, tokenizer = load(recipe.model, recipe.lora, recipe.training.seed)
     task = Classification(recipe.task, tokenizer, model)
+    test_features = task.encode(held_out)
 
     def score(when: str) -> Score | None:
         if not test:
@@ -80,7 +81,7 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
         with _all_cores():
             return task.evaluate(
                 model,
-                held_out,
+                test_features,
                 bf16,
                 lambda done: (
                     tell_status(sink, f"testing {when}: {done}/{len(held_out)}")
@@ -93,7 +94,7 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     tell_status(sink, "waiting for peers")
     recorder = _Recorder(folder / METRICS_NAME, sink)
     started = clock.now()
-    outcome = fit(Job(recipe, settings, model, task, examples, recorder.record))
+    outcome = fit(Job(recipe, settings, model, task, task.encode(examples), recorder.record))
     seconds = clock.now() - started
     summary = _summary(outcome, settings, before, score("after"), folder, seconds)
     _leave_behind(folder, recipe, summary)

@@ -44,7 +44,7 @@ def fit(job: Job) -> Outcome | None:
     strategy = SharedSeedStrategy(job.settings, title=job.recipe.model, recipe=job.carried, on_step=job.on_step)
     order = torch.Generator().manual_seed(job.data_seed)
     loader: DataLoader[Any] = DataLoader(
-        job.examples,  # type: ignore[arg-type]
+        job.features,  # type: ignore[arg-type]
         training.batch_size,
         shuffle=True,
         collate_fn=job.task.collate,

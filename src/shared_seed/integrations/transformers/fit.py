@@ -30,6 +30,8 @@ def fit(job: Job) -> Outcome | None:
             use_cpu=not torch.cuda.is_available(),
             seed=training.seed,
             data_seed=job.data_seed,
+            # Least padding; and since it goes from long to short, peers in lockstep are equally busy.
+            train_sampling_strategy="group_by_length",
             report_to=[],
             save_strategy="no",
             logging_strategy="no",
@@ -40,7 +42,7 @@ def fit(job: Job) -> Outcome | None:
         trainer = Trainer(
             model=job.model,
             args=arguments,
-            train_dataset=job.examples,
+            train_dataset=job.features,
             data_collator=job.task.collate,
             compute_loss_func=job.task.loss,
             callbacks=[callback],
