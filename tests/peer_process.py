@@ -21,7 +21,13 @@ from shared_seed.settings import Settings
 def small_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Linear(20, 32), nn.ReLU(), nn.BatchNorm1d(32), nn.Dropout(0.1), nn.Linear(32, 16), nn.Tanh(), nn.Linear(16, 2)
+        nn.Linear(20, 32),
+        nn.ReLU(),
+        nn.BatchNorm1d(32),
+        nn.Dropout(0.1),
+        nn.Linear(32, 16),
+        nn.Tanh(),
+        nn.Linear(16, 2),
     )
 
 

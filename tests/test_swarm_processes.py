@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peer_process import small_model
 
+from peer_process import small_model
 from shared_seed import log
-from shared_seed.local import free_ports
 from shared_seed.replay import rebuild
 from shared_seed.session import LOG_NAME
+from shared_seed.swarm.zmq import free_ports
 
 SCRIPT = Path(__file__).with_name("peer_process.py")
 
@@ -187,7 +187,9 @@ def test_a_port_in_use_is_refused(start: Start, address: str) -> None:
 
 
 def test_nobody_at_the_address(start: Start, tmp_path: Path) -> None:
-    lonely = start(1, tmp_path / "x", "--listen", "tcp://127.0.0.1:0", "--start-with", 2, "--join", "tcp://nowhere")
+    lonely = start(
+        1, tmp_path / "x", "--listen", "tcp://127.0.0.1:0", "--start-with", 2, "--join", "tcp://nowhere"
+    )
     error = lonely.until(event="error")
     assert error["kind"] == "RecipeError"
     assert "tcp://HOST:PORT" in error["text"]

@@ -56,6 +56,8 @@ class Classification:
 
     def encode(self, examples: Sequence[Example]) -> list[Feature]:
         """Examples as ``input_ids``, a prompt that is too long without its beginning, and ``label``."""
+        if not examples:
+            return []
         prompts = [example.prompt for example in examples]
         tokens = self.tokenizer(prompts, add_special_tokens=False).input_ids
         most = self.task.most_tokens

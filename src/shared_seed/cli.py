@@ -8,7 +8,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from shared_seed import codec, local, log, progress
 from shared_seed import recipe as recipes
-from shared_seed.errors import RecipeError, SharedSeedError
+from shared_seed.errors import LogError, RecipeError, SharedSeedError
 from shared_seed.messages import Stream
 from shared_seed.recipe import Recipe
 from shared_seed.session import LOG_NAME
@@ -118,14 +117,14 @@ def join(
 
     `shared-seed join tcp://127.0.0.1:5555 --shard 2/3`
     """
-    from shared_seed.swarm.zmq import fetch_manifest
+    from shared_seed import data as data_module
+    from shared_seed.swarm.zmq import fetch_manifest, parse
 
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(fetch_manifest, address, 300.0 if style is Style.JSON else 30.0)
-        # The frameworks take seconds to import; that fits into the wait for the run's answer.
-        importlib.import_module("shared_seed.integrations.transformers.models")
-        importlib.import_module("shared_seed.data").preload()
-        manifest = answer.result()
+    parse(address)
+    # The frameworks take seconds to import; here that costs nothing, since the run may still be loading.
+    importlib.import_module("shared_seed.integrations.transformers.models")
+    data_module.preload()
+    manifest = fetch_manifest(address, 300.0 if style is Style.JSON else 30.0)
     if manifest.recipe is None:
         raise RecipeError(
             f"the run at {address} has no recipe; join it from your own script with "
@@ -144,6 +143,7 @@ def replay(
     path: Annotated[Path, typer.Argument(metavar="LOG", help="A gradient log, or a run folder with one.")],
     base: Annotated[str | None, typer.Option(help="The base model, if not where the log says.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", "-o", help="Save the model there.")] = None,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Accept a log without an end.")] = False,
 ) -> None:
     """Rebuild the weights from base model and log, and check their digest.
 
@@ -156,18 +156,22 @@ def replay(
 
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise RecipeError(f"{folder} is there already and not empty; choose another folder")
+    contents = log.read(_log_in(path))
+    if not contents.finished and not unfinished:
+        raise LogError(
+            f"{_log_in(path)} does not end with the digest that a finished run states: it was cut off, or the run "
+            f"did not finish; its {len(contents.messages)} whole messages can be replayed with --unfinished"
+        )
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TextColumn("messages"))
     with Progress(*columns, console=err) as bar:
         task = bar.add_task("replay", total=None)
-        result = replays.replay(
-            _log_in(path), base, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        total = len(contents.messages)
+        result = replays.replay(contents, base, lambda done: bar.update(task, completed=done, total=total))
     out.print(f"digest    {result.digest}", soft_wrap=True)
-    if result.stated is None:
-        out.print("the log states no digest for its end: the run did not finish in this folder")
-    elif result.stated != result.digest:
-        raise SharedSeedError(f"the log states digest {result.stated}; the replayed weights have {result.digest}")
-    else:
+    if contents.finished and contents.digest is not None:
+        stated = contents.digest[1].hex()
+        if stated != result.digest:
+            raise LogError(f"the log states digest {stated}; the replayed weights have {result.digest}")
         out.print("identical to the digest that the run stated at its end")
     if folder is not None:
         result.model.save_pretrained(folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import socket
 import subprocess
 import sys
 import threading
@@ -14,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shared_seed import card
-from shared_seed.errors import SharedSeedError, SwarmError
+from shared_seed.errors import SharedSeedError
 from shared_seed.progress import Display, Event
 from shared_seed.recipe import Recipe
 from shared_seed.summary import Summary
+from shared_seed.swarm.zmq import free_ports
 
 GRACE = 30.0
 """Seconds that a peer gets to end by itself after an interrupt."""
@@ -31,23 +31,6 @@ class _Peer:
     process: subprocess.Popen[str]
     error: str = ""
     pump: threading.Thread = field(default_factory=threading.Thread)
-
-
-def free_ports(count: int = 3) -> int:
-    """The first of ``count`` ports in a row on loopback that nobody uses now.
-
-    Raises:
-        SwarmError: none were found.
-    """
-    for first in range(21000 + os.getpid() % 20000, 61000, 7):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise SwarmError(f"no {count} free ports in a row on 127.0.0.1")
 
 
 def run_peers(recipe: Path, terms: Recipe, peers: int, folder: Path, options: Sequence[str]) -> Summary:

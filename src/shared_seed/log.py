@@ -44,6 +44,11 @@ class Contents:
     size: int = 0
     torn: int = 0
 
+    @property
+    def finished(self) -> bool:
+        """Whether the log ends with the digest of a finished run."""
+        return not self.torn and self.digest is not None and self.digest[0] == len(self.messages)
+
 
 def _header(manifest: Manifest) -> bytes:
     packed = manifest.pack()

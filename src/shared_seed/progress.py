@@ -113,6 +113,7 @@ class Display:
                 f"sent {self._total('sent'):,} B  received {self._total('received'):,} B  "
                 f"left {'?' if left is None else f'{left:.0f} s'}",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def _refresh(self) -> None:

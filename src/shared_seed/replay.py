@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from shared_seed import log, recipe
+from shared_seed import recipe
 from shared_seed.directions import Family
 from shared_seed.errors import LogError
 from shared_seed.log import Contents
@@ -21,13 +20,11 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Replayed:
-    """A model whose weights are those that the log says, and what the log itself states of them."""
+    """A model whose weights are those that a log says, its tokenizer, and the weights' SHA-256 in hex."""
 
     model: Any
     tokenizer: Any
     digest: str
-    stated: str | None
-    contents: Contents
 
 
 def rebuild(model: Any, contents: Contents, tell: Callable[[int], None] = lambda done: None) -> Replica:
@@ -52,27 +49,24 @@ def rebuild(model: Any, contents: Contents, tell: Callable[[int], None] = lambda
     return replica
 
 
-def replay(path: Path, base: str | None = None, tell: Callable[[int, int], None] = lambda n, of: None) -> Replayed:
+def replay(
+    contents: Contents, base: str | None = None, tell: Callable[[int], None] = lambda done: None
+) -> Replayed:
     """Load the base model that a log names, or another copy of it, and apply the log.
 
     Raises:
-        LogError: the log cannot be read, or does not name a base model.
+        LogError: the log does not name a base model.
         ModelError: the base model cannot be loaded.
         ManifestMismatchError: it is not the one that the log began from.
     """
     from shared_seed.integrations.transformers.models import load
 
-    contents = log.read(path)
     if contents.manifest.recipe is None:
         raise LogError(
-            f"{path} comes from a run without a recipe, so its base model is not known here; in Python, call "
+            "the log comes from a run without a recipe, so its base model is not known here; in Python, call "
             "shared_seed.replay.rebuild(model, shared_seed.log.read(path)) with the model as it was at the start"
         )
-    terms = recipe.parse(contents.manifest.recipe, f"the recipe in {path}")
+    terms = recipe.parse(contents.manifest.recipe, "the recipe in the log")
     model, tokenizer = load(base or terms.model, terms.lora, terms.training.seed)
-    replica = rebuild(model, contents, lambda done: tell(done, len(contents.messages)))
-    stated = contents.digest
-    whole = stated is not None and stated[0] == len(contents.messages)
-    return Replayed(
-        model, tokenizer, replica.digest().hex(), stated[1].hex() if stated and whole else None, contents
-    )
+    replica = rebuild(model, contents, tell)
+    return Replayed(model, tokenizer, replica.digest().hex())

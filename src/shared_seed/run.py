@@ -20,6 +20,7 @@ from shared_seed.recipe import Recipe
 from shared_seed.session import LOG_NAME, Outcome, Session, Step
 from shared_seed.settings import Settings
 from shared_seed.summary import Summary
+from shared_seed.swarm.zmq import check_free
 
 METRICS_NAME = "metrics.jsonl"
 """In a run folder: one line of JSON a round."""
@@ -64,8 +65,12 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     """
     folder = settings.folder
     assert folder is not None
+    if settings.listen is not None:
+        check_free(settings.listen)
     # Imported late: transformers takes seconds, and wrong recipes should not wait for it.
-    from shared_seed.integrations.transformers.models import load
+    from shared_seed.integrations.transformers.models import load, quiet
+
+    quiet()
 
     tell_status(sink, "loading data")
     examples, held_out = _examples(recipe, part)

@@ -23,6 +23,9 @@ from shared_seed.messages import Message, MessageSet, Stream
 from shared_seed.swarm import wire
 from shared_seed.swarm.wire import State
 
+POSTPONED = 4
+"""How many heartbeats a peer that publishes messages may leave out."""
+
 Link = tuple[str, str | bytes]
 """A two-way connection: ("dialled", address) or ("accepted", routing id)."""
 
@@ -103,6 +106,7 @@ class Protocol:
         self._fresh: list[Message] = []
         self._beat = 0
         self._next_beat = 0.0
+        self._last_beat = 0.0
         self._asked: dict[Stream, float] = {}
 
     # What the peer itself does
@@ -117,6 +121,8 @@ class Protocol:
         if self.messages.add(message):
             self._fresh.append(message)
         self.round = message.round + 1
+        # A message is a sign of life too, so heartbeats may wait; but they alone tell what others lack.
+        self._next_beat = min(now, self._last_beat + POSTPONED * self.timing.heartbeat) + self.timing.heartbeat
         return [Publish(message.encode())]
 
     def dialled(self, link: Link) -> None:
@@ -267,6 +273,7 @@ class Protocol:
         return True
 
     def _heartbeat(self, now: float) -> list[Output]:
+        self._last_beat = now
         self._next_beat = now + self.timing.heartbeat
         self._beat += 1
         beat = wire.Heartbeat(

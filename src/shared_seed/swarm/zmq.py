@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import re
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +31,9 @@ from shared_seed.swarm.wire import State
 
 POLL = 50
 """Milliseconds that the thread sleeps at most."""
+
+PORTS = 3
+"""Ports in a row that a listening peer takes."""
 
 QUEUE = 100_000
 """Frames that a socket queues before it drops; what is dropped is fetched again by catch-up."""
@@ -107,6 +111,50 @@ def fetch_manifest(address: str, timeout: float = 10.0) -> Manifest:
     if not isinstance(answer, wire.Welcome):
         raise MessageError(f"{address} answered with a {type(answer).__name__} frame; expected a welcome")
     return Manifest.unpack(answer.manifest)
+
+
+def free_ports(host: str = "127.0.0.1") -> int:
+    """The first of three ports in a row that nobody uses now.
+
+    Raises:
+        SwarmError: none were found.
+    """
+    for _ in range(200):
+        first = secrets.randbelow(40_000) + 20_000
+        try:
+            check_free(f"tcp://{host}:{first}")
+        except AddressInUseError:
+            continue
+        return first
+    raise SwarmError(f"no {PORTS} free ports in a row at {host}")
+
+
+def check_free(listen: str) -> None:
+    """Make sure, ahead of time, that a peer could listen at an address.
+
+    Raises:
+        AddressInUseError: one of its three ports is taken.
+    """
+    host, first = parse(listen)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        for port in range(first, first + PORTS) if first else ():
+            with _configured(context, zmq.ROUTER) as socket:
+                _bind(socket, f"tcp://{host}:{port}", listen)
+    finally:
+        context.destroy(linger=0)
+
+
+def _bind(socket: zmq.Socket[bytes], endpoint: str, listen: str) -> None:
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise SwarmError(f"cannot listen at {endpoint}: {error.strerror}") from error
+        raise AddressInUseError(
+            f"{endpoint} is in use; listening at {listen} takes that port and the two after it; stop what uses "
+            "them (a run that is still going?) or choose another port"
+        ) from error
 
 
 class Swarm:
@@ -217,7 +265,7 @@ class Swarm:
         self._dealers: dict[Link, zmq.Socket[bytes]] = {}
         self._listens = listen is not None
         if listen is not None:
-            self._bind(listen)
+            self._listen(listen)
         for address in dial:
             host, port = parse(address)
             link: Link = ("dialled", address)
@@ -227,30 +275,12 @@ class Swarm:
             self._publications.connect(f"tcp://{host}:{port + 2}")
             self._protocol.dialled(link)
 
-    def _bind(self, listen: str) -> None:
+    def _listen(self, listen: str) -> None:
         host, port = parse(listen)
-        sockets = (self._router, self._publications, self._ingress)
-        for _ in range(50 if port == 0 else 1):
-            first = port or self._router.bind_to_random_port("tcp://127.0.0.1", 20000, 60000)
-            if port == 0:
-                self._router.unbind(f"tcp://127.0.0.1:{first}")
-            bound: list[tuple[zmq.Socket[bytes], str]] = []
-            try:
-                for offset, socket in enumerate(sockets):
-                    endpoint = f"tcp://{host}:{first + offset}"
-                    socket.bind(endpoint)
-                    bound.append((socket, endpoint))
-                self.address = f"tcp://{host}:{first}"
-                return
-            except zmq.ZMQError as error:
-                for socket, endpoint in bound:
-                    socket.unbind(endpoint)
-                if error.errno != errno.EADDRINUSE:
-                    raise SwarmError(f"cannot listen at {endpoint}: {error.strerror}") from error
-        raise AddressInUseError(
-            f"{endpoint} is in use; listening at {listen} takes that port and the two after it; stop what uses "
-            "them (a run that is still going?) or choose another port"
-        )
+        first = port or free_ports(host)
+        for offset, socket in enumerate((self._router, self._publications, self._ingress)):
+            _bind(socket, f"tcp://{host}:{first + offset}", listen)
+        self.address = f"tcp://{host}:{first}"
 
     # The thread
 

@@ -41,7 +41,9 @@ class ClassificationModule(LightningModule):  # type: ignore[misc]
 def fit(job: Job) -> Outcome | None:
     """Train until the run is over."""
     training = job.recipe.training
-    strategy = SharedSeedStrategy(job.settings, title=job.recipe.model, recipe=job.carried, on_step=job.on_step)
+    strategy = SharedSeedStrategy(
+        job.settings, root="model", title=job.recipe.model, recipe=job.carried, on_step=job.on_step
+    )
     order = torch.Generator().manual_seed(job.data_seed)
     loader: DataLoader[Any] = DataLoader(
         job.features,  # type: ignore[arg-type]

@@ -25,6 +25,8 @@ class SharedSeedStrategy(SingleDeviceStrategy):  # type: ignore[misc]
 
     Args:
         settings: how this peer takes part; alone, without listening, by default.
+        root: name of the submodule that is trained, such as ``"model"``; its parameters are then named in the
+            manifest and the log as without Lightning, so that they also replay, and peers also join, without it.
         title: what the manifest calls the base model.
         recipe: carried in the manifest for peers that join.
         on_step: called with every :class:`~shared_seed.session.Step`.
@@ -37,6 +39,7 @@ class SharedSeedStrategy(SingleDeviceStrategy):  # type: ignore[misc]
         self,
         settings: Settings | None = None,
         *,
+        root: str = "",
         title: str = "",
         recipe: dict[str, Any] | None = None,
         on_step: Callable[[Session, Step], None] | None = None,
@@ -46,6 +49,7 @@ class SharedSeedStrategy(SingleDeviceStrategy):  # type: ignore[misc]
     ) -> None:
         super().__init__("cpu", accelerator, checkpoint_io, precision_plugin)
         self.settings = settings or Settings()
+        self.root = root
         self.title = title
         self.recipe = recipe
         self.on_step = on_step
@@ -134,6 +138,20 @@ class SharedSeedStrategy(SingleDeviceStrategy):  # type: ignore[misc]
         self._leave()
         super().teardown()
 
+    def _trained(self) -> nn.Module:
+        """The module whose parameters the run is about."""
+        module: nn.Module = self.lightning_module.get_submodule(self.root)
+        inside = {id(p) for p in module.parameters()}
+        outside = [
+            n for n, p in self.lightning_module.named_parameters() if p.requires_grad and id(p) not in inside
+        ]
+        if outside:
+            raise ModelError(
+                f"trainable parameter {outside[0]!r} lies outside root={self.root!r} and would not be trained; "
+                "choose another root, or freeze it"
+            )
+        return module
+
     def _leave(self) -> None:
         if self.session is not None:
             self.session.close()
@@ -144,7 +162,7 @@ class SharedSeedStrategy(SingleDeviceStrategy):  # type: ignore[misc]
         if self.session is None:
             trainer = self.lightning_module.trainer
             rounds = trainer.max_steps if trainer.max_steps > 0 else int(trainer.estimated_stepping_batches)
-            self.session = Session.open(self.lightning_module, self.settings, rounds, self.title, self.recipe)
+            self.session = Session.open(self._trained(), self.settings, rounds, self.title, self.recipe)
             self.session.begin()
         return self.session
 

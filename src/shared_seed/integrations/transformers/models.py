@@ -19,6 +19,11 @@ from shared_seed.errors import ModelError
 from shared_seed.recipe import Lora
 
 
+def quiet() -> None:
+    """Turn transformers' own progress bars off, for programs that show their own."""
+    transformers.utils.logging.disable_progress_bar()
+
+
 def cache_folder() -> Path:
     """Where converted models are kept: ``$SHARED_SEED_CACHE``, or ``shared-seed`` in the user's cache."""
     chosen = os.environ.get("SHARED_SEED_CACHE")
