@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from shared_seed import card, clock, data, plot
 from shared_seed.classification import Classification, Score
@@ -82,18 +77,12 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     def score(when: str) -> Score | None:
         if not test:
             return None
-        bf16 = recipe.training.precision == "bf16"
-        with _all_cores():
-            return task.evaluate(
-                model,
-                test_features,
-                bf16,
-                lambda done: (
-                    tell_status(sink, f"testing {when}: {done}/{len(held_out)}")
-                    if done % 200 < 32 or done == len(held_out)
-                    else None
-                ),
-            )
+
+        def tell(done: int) -> None:
+            if done % 200 < 32 or done == len(test_features):
+                tell_status(sink, f"testing {when}: {done}/{len(test_features)}")
+
+        return task.evaluate(model, test_features, recipe.training.precision == "bf16", tell)
 
     before = score("before")
     tell_status(sink, "waiting for peers")
@@ -185,14 +174,3 @@ def _leave_behind(folder: Path, recipe: Recipe, summary: Summary) -> None:
         title = recipe.title or recipe.model
         plot.loss_curve(folder / "loss.png", [m["round"] for m in metrics], [m["loss"] for m in metrics], title)
     card.write(folder / "README.md", recipe, summary)
-
-
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """Use every core for the time of a test: the other local peers are waiting then."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -222,10 +222,13 @@ class Session:
         ``learning_rate`` divided by their number. The peers' steps add up.
 
         Raises:
-            HeadroomError: a weight would leave its grid; weights and log are as before the step's messages.
+            HeadroomError: a weight would leave its grid; the weights are as before the step.
             SwarmError: the network part has failed.
+            RecipeError: nothing was measured since the last step.
         """
         swarm = self._swarm()
+        if not self._codes:
+            raise RecipeError("step() without a probe before it; call measure() first")
         rate = as_float32(learning_rate / len(self._codes))
         message = Message(self._stream, self._number, self.round, rate, bytes(self._codes))
         swarm.publish(message)

@@ -1,0 +1,27 @@
+"""What every test has: no network, a cache of its own, and the same generators at the start."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+
+# Before any import of Hugging Face libraries: they read these once. Child processes inherit them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="shared-seed-tests-datasets-"))
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("shared-seed", deadline=None, derandomize=True, max_examples=30, print_blob=False)
+settings.load_profile("shared-seed")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
