@@ -17,7 +17,7 @@ import yaml
 
 import tiny
 from shared_seed import cli, log
-from shared_seed.session import LOG_NAME
+from shared_seed.folder import LOG_NAME
 from shared_seed.summary import Summary
 from shared_seed.swarm.zmq import free_ports
 

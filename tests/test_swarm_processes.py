@@ -14,8 +14,8 @@ import pytest
 
 from peer_process import small_model
 from shared_seed import log
+from shared_seed.folder import LOG_NAME
 from shared_seed.replay import rebuild
-from shared_seed.session import LOG_NAME
 from shared_seed.swarm.zmq import free_ports
 
 SCRIPT = Path(__file__).with_name("peer_process.py")

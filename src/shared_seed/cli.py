@@ -20,9 +20,9 @@ from rich.table import Table
 from shared_seed import codec, local, log, progress
 from shared_seed import recipe as recipes
 from shared_seed.errors import LogError, RecipeError, SharedSeedError
+from shared_seed.folder import LOG_NAME
 from shared_seed.messages import Stream
 from shared_seed.recipe import Recipe
-from shared_seed.session import LOG_NAME
 from shared_seed.summary import Summary
 
 app = typer.Typer(

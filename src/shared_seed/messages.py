@@ -63,6 +63,10 @@ class Stream:
         """16 bytes."""
         return self.peer + self.incarnation.to_bytes(4, "little")
 
+    def restarted(self) -> Stream:
+        """The stream of the same peer's next process."""
+        return Stream(self.peer, self.incarnation + 1)
+
     def __str__(self) -> str:
         return f"{self.peer[:4].hex()}/{self.incarnation}"
 

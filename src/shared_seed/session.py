@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from torch import nn
 
-from shared_seed import clock, codec, log
+from shared_seed import clock, codec, folder
 from shared_seed.directions import Family
-from shared_seed.errors import LogError, RecipeError, UnreachableError
+from shared_seed.errors import RecipeError, UnreachableError
 from shared_seed.interrupts import deferred
 from shared_seed.log import RunLog
 from shared_seed.manifest import Limits, Manifest
@@ -30,12 +27,6 @@ from shared_seed.swarm.wire import State
 from shared_seed.swarm.zmq import Swarm, Traffic, fetch_manifest
 from shared_seed.update import check_device
 from shared_seed.weights import Weights, frozen_digest
-
-LOG_NAME = "gradients.sslog"
-"""The gradient log in a run folder."""
-
-PEER_NAME = "peer.json"
-"""In a run folder: which stream this peer wrote last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +117,10 @@ class Session:
             ModelError, GridError: the model cannot be trained.
         """
         theirs = fetch_manifest(settings.join[0], settings.patience) if settings.join else None
-        known = _known_terms(settings, theirs)
+        logged = folder.logged_terms(settings.folder)
+        if theirs is not None and logged is not None:
+            logged.check_equal(theirs)
+        known = theirs or logged
         weights = Weights.of(
             model,
             known.epsilon if known else settings.epsilon,
@@ -140,8 +134,8 @@ class Session:
             manifest = manifest_of(model, weights, known)
             manifest.check_equal(known)
         replica = Replica(weights, manifest)
-        stream = _next_stream(settings, manifest)
-        run_log, messages = _open_log(settings.folder, manifest)
+        stream = folder.next_stream(settings.folder, settings.peer_name(manifest.run))
+        run_log, messages = folder.open_log(settings.folder, manifest)
         session = cls(model, replica, settings, run_log, stream)
         try:
             session._take_up(messages)
@@ -189,7 +183,6 @@ class Session:
         self._keep(self._take())
         self._apply_before(None)
         swarm_round = swarm.ask(lambda p, now: p.swarm_round(now))
-        assert isinstance(swarm_round, int)
         self.round = max(self.round, swarm_round)
         self._claim_stream()
         swarm.enter(State.TRAINING, self.round)
@@ -230,12 +223,16 @@ class Session:
         if not self._codes:
             raise RecipeError("step() without a probe before it; call measure() first")
         rate = as_float32(learning_rate / len(self._codes))
+        most = self.manifest.limits.learning_rate
+        if not 0 <= rate <= most:
+            raise RecipeError(
+                f"learning rate {rate:g} is outside the run's limits, 0 to {most:g}; other peers would refuse it"
+            )
         message = Message(self._stream, self._number, self.round, rate, bytes(self._codes))
         swarm.publish(message)
         self._number += 1
         late = self._wait(swarm)
         swarm_round = swarm.ask(lambda p, now: p.swarm_round(now))
-        assert isinstance(swarm_round, int)
         done = self.round
         # A peer one round ahead is waiting for us; one further ahead has given us up.
         self.round = swarm_round if swarm_round > done + 2 else done + 1
@@ -263,18 +260,20 @@ class Session:
             busy = (State.READY, State.TRAINING, State.LOADING)
             return protocol.has_all(now) and not any(p.state in busy for p in protocol.live(now))
 
-        swarm.wait(quiet, self.settings.patience)
-        self._keep(self._take())
-        self._apply_before(None)
-        digest = self.replica.digest()
-        swarm.enter(State.FINISHED, self.round, digest)
-
         def agreed(protocol: Protocol, now: float) -> bool:
-            return protocol.others_have_all(now) and all(p.digest for p in protocol.live(now))
+            stated = all(p.digest for p in protocol.live(now))
+            return protocol.untaken > 0 or (protocol.others_have_all(now) and stated)
 
-        swarm.wait(agreed, 4 * self.protocol.timing.timeout)
-        others = swarm.ask(lambda p, now: {v.name: v.digest.hex() for v in p.peers.values() if v.digest})
-        assert isinstance(others, dict)
+        swarm.wait(quiet, self.settings.patience)
+        while True:
+            self._keep(self._take())
+            self._apply_before(None)
+            digest = self.replica.digest()
+            swarm.enter(State.FINISHED, self.round, digest)
+            swarm.wait(agreed, 4 * self.protocol.timing.timeout)
+            if self.protocol.untaken == 0:
+                break
+        others = swarm.ask(lambda p, now: p.digests())
         if self._log is not None:
             self._log.append_digest(self.replica.messages, digest)
         outcome = Outcome(
@@ -316,16 +315,10 @@ class Session:
         if taken and max(taken) >= self._stream.incarnation:
             self._stream = Stream(self._stream.peer, max(taken) + 1)
             self.protocol.stream = self._stream
-        if self.settings.folder is not None:
-            _write_whole(
-                self.settings.folder / PEER_NAME,
-                json.dumps({"peer": self._stream.peer.hex(), "incarnation": self._stream.incarnation}) + "\n",
-            )
+        folder.note_stream(self.settings.folder, self._stream)
 
     def _take(self) -> list[Message]:
-        fresh = self._swarm().ask(lambda p, now: p.take())
-        assert isinstance(fresh, list)
-        return fresh
+        return self._swarm().ask(lambda p, now: p.take())
 
     def _keep(self, fresh: list[Message]) -> None:
         if self._log is not None and fresh:
@@ -347,9 +340,7 @@ class Session:
         if self.manifest.lockstep and not swarm.wait(
             lambda p, now: not p.waits_for(self.round, now), self._deadline()
         ):
-            missing = swarm.ask(lambda p, now: [v.name for v in p.give_up_on(self.round, now)])
-            assert isinstance(missing, list)
-            late = missing
+            late = swarm.ask(lambda p, now: [v.name for v in p.give_up_on(self.round, now)])
         elif len(self._durations) < 1000:
             self._durations.append(max(worked, clock.now() - self._began))
         self._began = clock.now()
@@ -366,17 +357,6 @@ class Session:
         self._codes.clear()
         self._losses.clear()
         self._gradients.clear()
-
-
-def _known_terms(settings: Settings, theirs: Manifest | None) -> Manifest | None:
-    """The manifest that is settled already: that of the run we join, or of the log in our folder."""
-    path = settings.folder / LOG_NAME if settings.folder else None
-    if path is None or not path.exists():
-        return theirs
-    logged = log.read(path).manifest
-    if theirs is not None:
-        logged.check_equal(theirs)
-    return logged
 
 
 def manifest_of(model: nn.Module, weights: Weights, terms: Manifest) -> Manifest:
@@ -402,37 +382,3 @@ def _new_manifest(
         limits=Limits(learning_rate=settings.most_learning_rate, samples_per_message=MOST_CODES),
         recipe=recipe,
     )
-
-
-def _next_stream(settings: Settings, manifest: Manifest) -> Stream:
-    """The stream of this process: a new incarnation of the peer that the folder knows, or a new peer."""
-    path = settings.folder / PEER_NAME if settings.folder else None
-    if path is not None and path.exists():
-        try:
-            before = json.loads(path.read_text())
-            return Stream(bytes.fromhex(before["peer"]), int(before["incarnation"]) + 1)
-        except (ValueError, KeyError, TypeError) as error:
-            raise LogError(f"{path} is damaged ({error}); delete it to take part as a new peer") from error
-    name = settings.peer_name(manifest.run)
-    return Stream(name) if name is not None else Stream.fresh()
-
-
-def _open_log(folder: Path | None, manifest: Manifest) -> tuple[RunLog | None, list[Message]]:
-    if folder is None:
-        return None, []
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOG_NAME
-    if not path.exists():
-        return RunLog.create(path, manifest), []
-    contents = log.read(path)
-    return RunLog.resume(path, contents), contents.messages
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

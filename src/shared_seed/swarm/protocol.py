@@ -16,10 +16,10 @@ pass is late until it is heard of in the current round again, so a dead one cost
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from shared_seed.errors import EquivocationError, MessageError
-from shared_seed.messages import Message, MessageSet, Stream
+from shared_seed.messages import MOST_STREAMS, Message, MessageSet, Stream
 from shared_seed.swarm import wire
 from shared_seed.swarm.wire import State
 
@@ -134,6 +134,11 @@ class Protocol:
         fresh, self._fresh = self._fresh, []
         return fresh
 
+    @property
+    def untaken(self) -> int:
+        """How many messages :meth:`take` would give."""
+        return len(self._fresh)
+
     # What others do
 
     def hear(self, data: bytes, now: float, forward: bool) -> list[Output]:
@@ -228,6 +233,15 @@ class Protocol:
             peer.version.get(stream, 0) >= count for peer in self.live(now) for stream, count in ours.items()
         )
 
+    def digests(self) -> dict[str, str]:
+        """The digests, in hex, that other peers state, by name; by name and stream where names are not unique."""
+        names = [peer.name for peer in self.peers.values() if peer.digest]
+        return {
+            peer.name if names.count(peer.name) == 1 else f"{peer.name} {stream}": peer.digest.hex()
+            for stream, peer in self.peers.items()
+            if peer.digest
+        }
+
     # Inside
 
     def _take_in(self, message: Message, now: float) -> bool:
@@ -263,6 +277,8 @@ class Protocol:
             return False
         peer = self.peers.get(stream)
         if peer is None:
+            if len(self.peers) >= MOST_STREAMS:
+                raise MessageError(f"more than {MOST_STREAMS} peers in one run")
             peer = self.peers[stream] = PeerView(beat.name, now)
         elif beat.beat <= peer.beat:
             return False
@@ -324,8 +340,3 @@ class Protocol:
                 request = wire.Request(lacking.to_bytes(), start, min(stop, start + wire.CHUNK))
                 out.append(Send(link, wire.encode(request)))
         return out
-
-
-def restarted(stream: Stream) -> Stream:
-    """The stream of a peer's next process."""
-    return replace(stream, incarnation=stream.incarnation + 1)

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import zmq
 
@@ -37,6 +38,8 @@ PORTS = 3
 
 QUEUE = 100_000
 """Frames that a socket queues before it drops; what is dropped is fetched again by catch-up."""
+
+Answer = TypeVar("Answer")
 
 _ADDRESS = re.compile(r"^tcp://(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+|\*):(?P<port>[0-9]{1,5})$")
 
@@ -202,7 +205,7 @@ class Swarm:
         """Send our next message."""
         self._do(lambda: self._protocol.publish(message, clock.now()))
 
-    def ask(self, question: Callable[[Protocol, float], object]) -> object:
+    def ask(self, question: Callable[[Protocol, float], Answer]) -> Answer:
         """The answer of ``question(protocol, now)``, under the lock."""
         with self._condition:
             self._raise_failure()
