@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from shared_seed import directions
 from shared_seed.manifest import Limits, Manifest
-from shared_seed.messages import Message, Stream
+from shared_seed.messages import Message, Stream, as_float32
 from shared_seed.noise import Sample
 from shared_seed.replica import Replica
 from shared_seed.weights import Weights, as_bytes
@@ -24,7 +24,7 @@ SAMPLE = Sample(0x0123456789ABCDEF, 7, 1)
 
 
 class Mixed(nn.Module):
-    """An embedding tied to the head, a Linear, a convolution, norms with buffers, dropout, a parameter of its own."""
+    """An embedding tied to the head, a Linear, a convolution, norms with buffers, dropout, a vector of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,4 +183,17 @@ def stream(number: int) -> Stream:
 
 
 def message(writer: int, number: int, learning_rate: float, codes: bytes) -> Message:
-    return Message(stream(writer), number, number, learning_rate, codes)
+    return Message(stream(writer), number, number, as_float32(learning_rate), codes)
+
+
+def tokenizer(words: str = "bad good fine film the it was plot dull bright") -> Any:
+    """A real tokenizer, a token a word, with padding and an unknown token."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[END]", *words.split()])}
+    plain = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    plain.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="[PAD]", unk_token="[UNK]", eos_token="[END]")

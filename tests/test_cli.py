@@ -156,9 +156,7 @@ def running(home: Path, tmp_path: Path) -> Iterator[str]:
         process.kill()
 
 
-def test_a_joiner_brings_its_own_data_and_ends_with_equal_bits(
-    running: str, call: Call, tmp_path: Path
-) -> None:
+def test_a_joiner_brings_its_own_data_and_ends_with_equal_bits(running: str, call: Call, tmp_path: Path) -> None:
     mine = tiny.save_rows(tmp_path / "mine.csv", 30, seed=9)
     code, out, err = call("join", running, "--data", mine, "-o", tmp_path / "second", "--name", "me")
     assert code == 0, err

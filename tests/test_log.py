@@ -311,6 +311,22 @@ def test_a_changed_byte_just_before_a_short_last_record_is_an_error_too(folder: 
             log.read(path)
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [b"", b"\x14", RECORDS[3][:20], RECORDS[3][:-1], bytes(5)],
+    ids=["none", "a byte", "half", "most", "zeros"],
+)
+def test_a_changed_byte_before_a_whole_record_is_an_error_though_the_tail_is_torn(
+    tmp_path: Path, tail: bytes
+) -> None:
+    # The record says that it ends inside the file, and whole ones follow: no unfinished append looks like that.
+    data = bytearray(HEADER + RECORDS[0] + RECORDS[1] + tail)
+    data[ENDS[0] + 10] ^= 0xFF
+    path = written(tmp_path, bytes(data))
+    with pytest.raises(LogDamagedError, match=f"byte {ENDS[0]} "):
+        log.read(path)
+
+
 @pytest.mark.parametrize("mask", [0xFF, 0x01, 0x80])
 def test_a_changed_byte_in_the_last_record_costs_that_record_alone(folder: Path, mask: int) -> None:
     for position in range(ENDS[-2], ENDS[-1]):

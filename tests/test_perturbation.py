@@ -71,7 +71,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "batch norm": (lambda: nn.BatchNorm1d(6), FLOATS),
     "attention": (Attending, SEQUENCES),
     "encoder layer": (lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), SEQUENCES),
-    "encoder": (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), 2), SEQUENCES),
+    "encoder": (
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), 2),
+        SEQUENCES,
+    ),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)), FLOATS),
     "lstm": (lambda: Recurrent(), SEQUENCES),
     "mixed and tied": (models.Mixed, models.tokens()),
@@ -148,7 +151,9 @@ def test_matrices_are_never_written_and_dense_tensors_are(name: str) -> None:
     weights = Weights.of(model, EPSILON)
     perturbation = Perturbation(weights, EPSILON)
     matrices = [t for t in weights if t.family is Family.RANK1]
-    before = {t.name: (t.parameter._version, t.parameter.data_ptr(), t.parameter.detach().clone()) for t in weights}
+    before = {
+        t.name: (t.parameter._version, t.parameter.data_ptr(), t.parameter.detach().clone()) for t in weights
+    }
     with perturbation.along(SAMPLE) as move:
         for sign in (+1, -1):
             move(sign)
@@ -181,7 +186,13 @@ def test_different_samples_are_different_directions() -> None:
     model = nn.Linear(6, 5)
     perturbation = Perturbation(Weights.of(model, WIDE), WIDE)
     seen = []
-    for sample in (SAMPLE, Sample(SAMPLE.key, 8, 1), Sample(SAMPLE.key, 7, 2), Sample(SAMPLE.key + 1, 7, 1), SAMPLE):
+    for sample in (
+        SAMPLE,
+        Sample(SAMPLE.key, 8, 1),
+        Sample(SAMPLE.key, 7, 2),
+        Sample(SAMPLE.key + 1, 7, 1),
+        SAMPLE,
+    ):
         with perturbation.along(sample) as move:
             move(1)
             seen.append(model(FLOATS))

@@ -13,7 +13,7 @@ import pytest
 from shared_seed.errors import EquivocationError, MessageError
 from shared_seed.messages import MOST_STREAMS, Message, MessageSet, Stream, as_float32
 from shared_seed.swarm import wire
-from shared_seed.swarm.protocol import Link, Output, Protocol, Publish, Send, Terms, Timing, restarted
+from shared_seed.swarm.protocol import Link, Output, Protocol, Publish, Send, Terms, Timing
 from shared_seed.swarm.wire import Chunk, Heartbeat, Hello, Refusal, Request, State, Welcome
 
 TERMS = Terms(digest=bytes(range(32)), packed=b"the packed manifest", most_samples=4, most_learning_rate=0.5)
@@ -232,6 +232,13 @@ def test_a_late_joiner_fetches_all_streams_in_chunks(loss: float) -> None:
     assert loss or sum(sizes) == len(held)
 
 
+def test_chunks_follow_one_another_without_waiting() -> None:
+    peers = {"peer0": protocol("peer0", messages("peer0", 6 * wire.CHUNK)), "peer1": protocol("peer1")}
+    network = Network(peers, [("peer1", "peer0")])
+    network.run(3 * TIMING.retry)
+    assert len(peers["peer1"].messages) == 6 * wire.CHUNK
+
+
 def test_a_listener_fetches_from_the_one_that_dialled() -> None:
     peers = {"peer0": protocol("peer0"), "peer1": protocol("peer1", messages("peer1", 600))}
     network = Network(peers, [("peer1", "peer0")])
@@ -294,6 +301,27 @@ def test_a_peer_that_does_not_answer_keeps_no_other_from_being_asked() -> None:
     greeted(peer, ("accepted", b"c"), "c")
     has = {"s": 3}
     assert links_asked(peer, {"b": has, "c": has}, 20) == {("accepted", b"b"), ("accepted", b"c")}
+
+
+def test_a_peer_that_does_not_answer_costs_one_wait_and_not_one_a_chunk() -> None:
+    peer, held = protocol("a"), messages("s", 4 * wire.CHUNK)
+    greeted(peer, ("accepted", b"b"), "b")
+    greeted(peer, ("accepted", b"c"), "c")
+    unanswered = 0
+    for tenth in range(10, 80):
+        now = tenth / 10
+        for name in ("b", "c"):
+            peer.hear(beat(name, tenth, has={"s": len(held)}), now, forward=False)
+        asked = requests(peer.tick(now))
+        while asked:
+            link, request = asked.pop()
+            if link == ("accepted", b"c"):
+                chunk = Chunk([m.encode() for m in held[request.start : request.stop]])
+                asked += requests(peer.receive(link, wire.encode(chunk), now))
+            else:
+                unanswered += 1
+    assert len(peer.messages) == len(held)
+    assert unanswered <= 1
 
 
 def test_a_peer_that_fell_silent_is_not_asked() -> None:
@@ -749,4 +777,4 @@ def test_a_peer_that_dies_costs_each_other_one_deadline_and_its_bytes_remain(sha
 
 
 def test_a_restarted_peer_writes_another_stream() -> None:
-    assert restarted(Stream(bytes(12), 6)) == Stream(bytes(12), 7)
+    assert Stream(bytes(12), 6).restarted() == Stream(bytes(12), 7)

@@ -259,7 +259,7 @@ def test_an_update_that_leaves_the_grid_changes_nothing(family: Family) -> None:
     model = Numbers()
     replica = models.replica_of(model, dense=("linear.weight",) if family is Family.DENSE else ())
     before = models.bits(model)
-    with pytest.raises(HeadroomError, match="'own' has reached 7.*grid ends at 8"):
+    with pytest.raises(HeadroomError, match=r"'own' has reached 7.*grid ends at 8"):
         replica.apply(pushes(replica, 0, 40))
     assert models.bits(model) == before
     assert (replica.messages, replica.gradients) == (0, 0)
@@ -304,7 +304,7 @@ def test_weights_as_near_the_edge_as_updates_bring_them_can_still_be_probed() ->
 @pytest.mark.parametrize("family", [Family.RANK1, Family.DENSE])
 @pytest.mark.parametrize("turns", [(-14, 14), (14, -14), (-14, 14, -14), (3, -3, 14)])
 def test_giving_up_after_several_groups_restores_every_bit(family: Family, turns: tuple[int, ...]) -> None:
-    # At the end of each pass of 64 samples the only weight is at a turn, in steps of 2**20 units; then over the edge.
+    # At the end of each pass of 64 samples the only weight is at a turn, in steps of 2**20 units; then it leaves.
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(1 + 2.0**-21)
     replica = models.replica_of(model, dense=("weight",) if family is Family.DENSE else ())

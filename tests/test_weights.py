@@ -73,7 +73,12 @@ class Functional(nn.Module):
         (Functional(), {"same": "dense"}),
         (
             nn.MultiheadAttention(4, 2),
-            {"in_proj_weight": "dense", "in_proj_bias": "dense", "out_proj.weight": "dense", "out_proj.bias": "dense"},
+            {
+                "in_proj_weight": "dense",
+                "in_proj_bias": "dense",
+                "out_proj.weight": "dense",
+                "out_proj.bias": "dense",
+            },
         ),
         (
             nn.utils.parametrizations.weight_norm(nn.Linear(3, 4, bias=False)),
@@ -120,7 +125,12 @@ def test_an_adapter_trains_only_its_own_matrices(build: Any) -> None:
 
 @pytest.mark.parametrize(
     ("patterns", "dense"),
-    [((), set()), (("0.weight",), {"0.weight"}), (("*.weight",), {"0.weight", "2.weight"}), (("2.*",), {"2.weight"})],
+    [
+        ((), set()),
+        (("0.weight",), {"0.weight"}),
+        (("*.weight",), {"0.weight", "2.weight"}),
+        (("2.*",), {"2.weight"}),
+    ],
 )
 def test_shell_patterns_make_matrices_dense(patterns: tuple[str, ...], dense: set[str]) -> None:
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3, bias=False))
@@ -234,7 +244,9 @@ def test_specs_say_name_shape_family_and_first_bits() -> None:
     assert first[0].family is Family.RANK1
     model[0].weight.data[0, 0] += 0.5
     second = Weights.of(model, EPSILON).specs()
-    assert [a.digest == b.digest for a, b in zip(first, second, strict=True)] == [False] + [True] * (len(first) - 1)
+    assert [a.digest == b.digest for a, b in zip(first, second, strict=True)] == [False] + [True] * (
+        len(first) - 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ class Classification:
 
     def _first_token(self, word: str) -> int:
         tokens = self.tokenizer(" " + word, add_special_tokens=False).input_ids
+        if not tokens:
+            raise RecipeError(f"label word {word!r} is no token of the model; expected a word that it can say")
         return int(tokens[0])
 
     def encode(self, examples: Sequence[Example]) -> list[Feature]:
@@ -111,7 +113,7 @@ class Classification:
         rows: int = 32,
     ) -> Score:
         """Score a model on features, the longest batches last; its training mode is left as it was."""
-        mode = model.training
+        modes = [(module, module.training) for module in model.modules()]
         model.eval()
         device = next(model.parameters()).device
         scores: list[Tensor] = []
@@ -125,7 +127,8 @@ class Classification:
                     scores.append(self.logits(model, moved).cpu())
                 progress(min(len(ordered), start + rows))
         finally:
-            model.train(mode)
+            for module, mode in modes:
+                module.training = mode
         return score(torch.cat(scores), labels)
 
 

@@ -65,7 +65,9 @@ def encode(gradient: float, scale_exponent: int = 0) -> int:
     sign = 0x80 if math.copysign(1.0, gradient) < 0 else 0
     if not math.isfinite(gradient):
         return sign | ABSTAIN if math.isnan(gradient) else ABSTAIN
-    magnitude = min(math.ldexp(abs(gradient), -scale_exponent), LARGEST)
+    if abs(gradient) >= math.ldexp(LARGEST, scale_exponent):
+        return sign | ABSTAIN - 1
+    magnitude = math.ldexp(abs(gradient), -scale_exponent)
     above = bisect.bisect_left(_MAGNITUDES, magnitude)
     if _MAGNITUDES[above] == magnitude:
         return sign | above

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,30 +91,37 @@ def examples(rows: list[Row], task: Task) -> tuple[list[Example], int]:
         DataError: a column is missing, or no row is usable.
     """
     columns = list(rows[0]) if rows else []
-    needed = [task.label, *task.where]
-    for column in needed:
+    fields = [name for _, name, _, _ in string.Formatter().parse(task.prompt) if name]
+    for column in (task.label, *task.where, *fields):
         if column not in columns:
             raise DataError(f"the data has no column {column!r}; it has {', '.join(columns) or 'no rows'}")
     labels = list(task.words)
     kept = [row for row in rows if all(str(row[c]) == value for c, value in task.where.items())]
     out: list[Example] = []
     for row in kept:
-        text = {name: value.strip() if isinstance(value, str) else value for name, value in row.items()}
-        if str(row[task.label]) not in labels or any(value in (None, "") for value in text.values()):
-            continue
-        try:
-            out.append(Example(task.prompt.format(**text), labels.index(str(row[task.label]))))
-        except (KeyError, IndexError) as error:
-            raise DataError(
-                f"the prompt {task.prompt!r} has a field {error} that the data lacks; it has {', '.join(columns)}"
-            ) from error
+        label = _label(row[task.label])
+        shown = {name: _text(row[name]) for name in fields}
+        if label in labels and all(shown.values()):
+            out.append(Example(task.prompt.format(**shown), labels.index(label)))
     if not out:
-        seen = sorted({str(row[task.label]) for row in kept})[:5]
+        seen = sorted({_label(row[task.label]) for row in kept})[:5]
         raise DataError(
             f"none of {len(rows)} rows is usable: labels {', '.join(labels)} were expected in column "
             f"{task.label!r}, which holds {', '.join(seen) or 'nothing that passes the filter'}"
         )
     return out, len(kept) - len(out)
+
+
+def _text(value: Any) -> str:
+    """A cell as a prompt shows it; nothing for an empty one."""
+    return "" if value is None else str(value).strip()
+
+
+def _label(value: Any) -> str:
+    """A label cell as recipes spell it: whole numbers without a point, as columns with gaps have one."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return _text(value)
 
 
 def split(rows: list[Row], task: Task, seed: int) -> Split:

@@ -63,11 +63,11 @@ class Grid:
     def snap(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The nearest grid points, ties to even; float32 of the same shape."""
         # Exact in float32: scaling by a power of two rounds nothing, and what rint rounds is below 2**24.
-        units = np.rint(values * np.float32(2.0**self.exponent))
-        if units.size and float(np.abs(units).max()) >= LIMIT:
+        # Adding zero makes -0 into 0: a negative zero would not come back from +x, -x.
+        units = np.rint(values * np.float32(2.0**self.exponent)) + np.float32(0)
+        if units.size and not float(np.abs(units).max()) < LIMIT:
             raise GridError(f"values of up to {np.abs(values).max():g} do not fit a grid of 2**{-self.exponent}")
-        snapped: NDArray[np.float32] = units * np.float32(self.unit)
-        return snapped
+        return np.asarray(units * np.float32(self.unit), np.float32)
 
     def units(self, step: float, random: int) -> int:
         """``step / unit`` rounded to an integer, up with the probability of its fraction.

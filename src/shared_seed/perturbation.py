@@ -7,13 +7,14 @@ restores the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from shared_seed import directions
 from shared_seed.directions import Family
@@ -22,7 +23,7 @@ from shared_seed.interrupts import deferred
 from shared_seed.noise import Purpose, Sample, cpu
 from shared_seed.weights import Trainable, Weights, flat, is_transposed
 
-_LOOKS_ONLY = frozenset({"__get__", "size", "dim", "numel", "stride", "is_floating_point", "is_complex"})
+_LOOKS_ONLY = frozenset({"size", "dim", "numel", "stride", "is_floating_point", "is_complex"})
 
 
 class _Uses(TorchFunctionMode):
@@ -35,11 +36,20 @@ class _Uses(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__name__", "") not in _LOOKS_ONLY:
-            for argument in (*args, *(kwargs or {}).values()):
-                if id(argument) in self.seen:
-                    self.seen[id(argument)] += 1
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        # A property such as .shape only looks; one such as .T hands the values on.
+        looks = name in _LOOKS_ONLY or (name == "__get__" and not isinstance(result, Tensor))
+        if not looks:
+            self._count((*args, *(kwargs or {}).values()))
+        return result
+
+    def _count(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if id(value) in self.seen:
+                self.seen[id(value)] += 1
+            elif isinstance(value, list | tuple):
+                self._count(value)
 
 
 class Perturbation:
@@ -56,6 +66,7 @@ class Perturbation:
         self._sample = Sample(0, 0, 0)
         self._factors: dict[int, tuple[Tensor, Tensor]] = {}
         self._fired: dict[int, int] = {}
+        self._handles: list[RemovableHandle] = []
         self._checked = False
 
     @contextmanager
@@ -63,22 +74,38 @@ class Perturbation:
         """Yields a function that puts the model at a sign; leaves it as it was, whatever happens inside."""
         self.settle()
         self._sample = sample
-        with ExitStack() as stack:
-            self._fired = dict.fromkeys(range(len(self.weights)), 0)
-            for tensor in self.weights:
-                if tensor.family is Family.RANK1:
-                    self._prepare(tensor, sample)
-                    for module in tensor.users:
-                        hook = self._hook(tensor, module)
-                        handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
-                        stack.callback(handle.remove)
-            stack.callback(self._factors.clear)
-            stack.callback(self.settle)
+        # Casts that an autocast around all this has kept may be from before the last update.
+        torch.clear_autocast_cache()
+        try:
+            self._attach()
             yield self._move
+        finally:
+            self.settle()
 
     def settle(self) -> None:
-        """Bring the weights back to sign 0, wherever an interrupt may have left them."""
-        self._move(0)
+        """Bring the model back to sign 0 without hooks, wherever an interrupt may have left it."""
+        with deferred():
+            self._move(0)
+            while self._handles:
+                self._handles.pop().remove()
+            for tensor in self.weights:
+                tensor.parameter.requires_grad_(True)
+            self._factors.clear()
+
+    def _attach(self) -> None:
+        """Draw the rank-1 factors and hang the hooks that apply them."""
+        with deferred():
+            self._fired = dict.fromkeys(range(len(self.weights)), 0)
+            for tensor in self.weights:
+                if tensor.family is Family.DENSE:
+                    # Autocast keeps casts of what requires grad: right for matrices, which are not written, but
+                    # a dense tensor would be read at the wrong side.
+                    tensor.parameter.requires_grad_(False)
+                    continue
+                self._prepare(tensor)
+                for module in tensor.users:
+                    hook = self._hook(tensor, module)
+                    self._handles.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
 
     @contextmanager
     def checked(self) -> Iterator[None]:
@@ -122,8 +149,8 @@ class Perturbation:
         signs = directions.dense(sample, tensor.index, tuple(tensor.parameter.shape), threads)
         tensor.values.add_(torch.from_numpy(signs).to(tensor.parameter.device), alpha=step)
 
-    def _prepare(self, tensor: Trainable, sample: Sample) -> None:
-        u, v = directions.rank1(sample, tensor.index, tuple(tensor.parameter.shape), torch.get_num_threads())
+    def _prepare(self, tensor: Trainable) -> None:
+        u, v = directions.rank1(self._sample, tensor.index, tuple(tensor.parameter.shape), torch.get_num_threads())
         device = tensor.parameter.device
         self._factors[tensor.index] = (torch.from_numpy(u).to(device), torch.from_numpy(v).to(device))
 

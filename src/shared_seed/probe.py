@@ -34,7 +34,8 @@ class Measurement:
 def check_epsilon(epsilon: float) -> None:
     """Raise RecipeError unless epsilon is a power of two between 2**-20 and 1."""
     if not (2.0**-20 <= epsilon <= 1.0 and np.frexp(epsilon)[0] == 0.5):
-        nearest = 2.0 ** round(float(np.log2(epsilon))) if epsilon > 0 else 2.0**-8
+        usable = epsilon > 0 and np.isfinite(epsilon)
+        nearest = 2.0 ** round(float(np.log2(min(epsilon, 1.0)))) if usable else 2.0**-8
         raise RecipeError(
             f"epsilon {epsilon:g} is not a power of two between 2**-20 and 1, and only such steps can be taken "
             f"back exactly; use {min(max(nearest, 2.0**-20), 1.0):g}"

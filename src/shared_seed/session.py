@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from shared_seed.manifest import Limits, Manifest
 from shared_seed.messages import MOST_CODES, Message, MessageSet, Stream, as_float32
 from shared_seed.noise import Sample, stream_key
 from shared_seed.perturbation import Perturbation
-from shared_seed.probe import Measurement, Probe
+from shared_seed.probe import Measurement, Probe, check_epsilon
 from shared_seed.replica import Replica, count_gradients
 from shared_seed.settings import Settings
 from shared_seed.swarm.protocol import Protocol, Terms
@@ -100,6 +101,7 @@ class Session:
         rounds: int,
         title: str = "",
         recipe: dict[str, Any] | None = None,
+        evaluated: nn.Module | None = None,
     ) -> Session:
         """Put a model on its grid, agree with the run, take up the log, connect.
 
@@ -109,6 +111,7 @@ class Session:
             rounds: steps of the run; a peer that joins takes the run's.
             title: what the manifest calls the base model.
             recipe: carried in the manifest for peers that join.
+            evaluated: what the loss evaluates, where that is more than the model: its buffers are kept too.
 
         Raises:
             ManifestMismatchError: the run, or the log in the folder, is about something else; names the field.
@@ -117,6 +120,8 @@ class Session:
             ModelError, GridError: the model cannot be trained.
         """
         theirs = fetch_manifest(settings.join[0], settings.patience) if settings.join else None
+        if theirs is not None:
+            check_epsilon(theirs.epsilon)
         logged = folder.logged_terms(settings.folder)
         if theirs is not None and logged is not None:
             logged.check_equal(theirs)
@@ -126,6 +131,8 @@ class Session:
             known.epsilon if known else settings.epsilon,
             [t.name for t in known.tensors if t.family is Family.DENSE] if known else settings.dense,
         )
+        if known is None:
+            _check_patterns(settings, weights)
         for device in {t.parameter.device for t in weights}:
             check_device(device)
         if known is None:
@@ -136,7 +143,7 @@ class Session:
         replica = Replica(weights, manifest)
         stream = folder.next_stream(settings.folder, settings.peer_name(manifest.run))
         run_log, messages = folder.open_log(settings.folder, manifest)
-        session = cls(model, replica, settings, run_log, stream)
+        session = cls(evaluated or model, replica, settings, run_log, stream)
         try:
             session._take_up(messages)
             session.swarm = Swarm(session.protocol, settings.listen, settings.join)
@@ -217,17 +224,13 @@ class Session:
         Raises:
             HeadroomError: a weight would leave its grid; the weights are as before the step.
             SwarmError: the network part has failed.
+            MessageError: the learning rate is beyond what the manifest allows.
             RecipeError: nothing was measured since the last step.
         """
         swarm = self._swarm()
         if not self._codes:
             raise RecipeError("step() without a probe before it; call measure() first")
         rate = as_float32(learning_rate / len(self._codes))
-        most = self.manifest.limits.learning_rate
-        if not 0 <= rate <= most:
-            raise RecipeError(
-                f"learning rate {rate:g} is outside the run's limits, 0 to {most:g}; other peers would refuse it"
-            )
         message = Message(self._stream, self._number, self.round, rate, bytes(self._codes))
         swarm.publish(message)
         self._number += 1
@@ -357,6 +360,16 @@ class Session:
         self._codes.clear()
         self._losses.clear()
         self._gradients.clear()
+
+
+def _check_patterns(settings: Settings, weights: Weights) -> None:
+    """Refuse a pattern of the settings that stands for nothing."""
+    for pattern in settings.dense:
+        if not any(fnmatch.fnmatchcase(t.name, pattern) for t in weights):
+            names = ", ".join(t.name for t in list(weights)[:5])
+            raise RecipeError(
+                f"dense={pattern!r} matches no trainable parameter; they are called {names} and so on"
+            )
 
 
 def manifest_of(model: nn.Module, weights: Weights, terms: Manifest) -> Manifest:

@@ -94,17 +94,18 @@ def apply(
     if not samples:
         return
     units = sign * units_table(steps, weights.exponents, cpu.rounding_words(samples, len(weights)))
+    groups: list[slice] = []
     done = 0
     try:
         while done < len(samples):
-            stop = _fitting(weights, units, done)
-            _apply_group(weights, samples[done:stop], units[done:stop])
-            done = stop
+            group = slice(done, _fitting(weights, units, done))
+            _apply_group(weights, samples[group], units[group])
+            groups.append(group)
+            done = group.stop
     except HeadroomError:
-        # Going back the way we came stays inside the range that we came through.
-        for start in range(0, done, MOST_AT_ONCE):
-            stop = min(done, start + MOST_AT_ONCE)
-            _apply_group(weights, samples[start:stop], -units[start:stop])
+        # Going back the way we came, step by step, stays inside the range that we came through.
+        for group in reversed(groups):
+            _apply_group(weights, samples[group], -units[group])
         raise
 
 
@@ -114,15 +115,15 @@ def _fitting(weights: Weights, units: Units, start: int) -> int:
     fitting = len(cumulated)
     for j, tensor in enumerate(weights):
         total = cumulated[:, j]
-        if tensor.bound + total[fitting - 1] < LIMIT:
+        if tensor.bound + total[fitting - 1] < tensor.ceiling:
             continue
         tensor.measure()
-        fitting = min(fitting, int(np.searchsorted(total, LIMIT - tensor.bound)))
+        fitting = min(fitting, int(np.searchsorted(total, tensor.ceiling - tensor.bound)))
         if fitting == 0:
             raise HeadroomError(
                 f"parameter {tensor.name!r} has reached {tensor.bound * tensor.grid.unit:g}; its grid ends at "
-                f"{LIMIT * tensor.grid.unit:g}, and beyond it updates would not be exact; the weights are as "
-                "they were before this step; lower the learning rate, or start a new run from these weights"
+                f"{LIMIT * tensor.grid.unit:g}, and beyond it updates would not be exact; the weights are as they "
+                "were before this step; lower the learning rate, or start a new run from these weights"
             )
     return start + fitting
 

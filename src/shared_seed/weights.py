@@ -23,7 +23,8 @@ from shared_seed.manifest import TensorSpec
 class Trainable:
     """One trainable parameter.
 
-    ``bound`` is a number of grid units that no element exceeds in magnitude; ``users`` are the modules that
+    ``bound`` is a number of grid units that no element exceeds in magnitude, and stays below ``ceiling``, which
+    leaves a dense tensor room for a probe; ``users`` are the modules that
     apply the parameter as a matrix, empty for the dense family.
     """
 
@@ -33,6 +34,7 @@ class Trainable:
     family: Family
     grid: Grid
     bound: int
+    ceiling: int
     users: tuple[nn.Module, ...] = ()
 
     @property
@@ -154,7 +156,8 @@ class Weights:
             grid = Grid.covering(largest, epsilon)
             parameter.data.copy_(torch.from_numpy(grid.snap(parameter.detach().cpu().numpy())))
             family = Family.RANK1 if modules else Family.DENSE
-            entry = Trainable(len(weights.tensors), name, parameter, family, grid, LIMIT, modules)
+            ceiling = LIMIT if modules else LIMIT - round(epsilon / grid.unit)
+            entry = Trainable(len(weights.tensors), name, parameter, family, grid, LIMIT, ceiling, modules)
             entry.measure()
             weights.tensors.append(entry)
         if not weights.tensors:

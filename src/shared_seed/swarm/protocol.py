@@ -19,15 +19,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from shared_seed.errors import EquivocationError, MessageError
-from shared_seed.messages import MOST_STREAMS, Message, MessageSet, Stream
+from shared_seed.messages import MOST_STREAMS, Message, MessageSet, Stream, as_float32
 from shared_seed.swarm import wire
 from shared_seed.swarm.wire import State
+
+REFRESH = 4
+"""A greeting that was answered is repeated after this many times ``Timing.greet``."""
+
+LATEST = (1 << 32) - 1
+"""The last round there can be."""
+
+MOST_FAULTS = 100
+"""Faults of other peers that are remembered."""
 
 POSTPONED = 4
 """How many heartbeats a peer that publishes messages may leave out."""
 
 Link = tuple[str, str | bytes]
 """A two-way connection: ("dialled", address) or ("accepted", routing id)."""
+
+NOBODY: Link = ("", "")
+"""No link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +112,14 @@ class Protocol:
         self.digest = b""
         self.peers: dict[Stream, PeerView] = {}
         self.refusal: str | None = None
-        self.faults: list[str] = []
+        self.faults: dict[str, None] = {}
         self._links: dict[Link, Stream] = {}
         self._dialled: dict[Link, float] = {}
         self._fresh: list[Message] = []
         self._beat = 0
         self._next_beat = 0.0
         self._last_beat = 0.0
-        self._asked: dict[Stream, float] = {}
+        self._asked: dict[Stream, tuple[float, Link]] = {}
 
     # What the peer itself does
 
@@ -117,7 +129,12 @@ class Protocol:
         return self._heartbeat(now)
 
     def publish(self, message: Message, now: float) -> list[Output]:
-        """Put our own next message into the set and send it; our next round is the one after it."""
+        """Put our own next message into the set and send it; our next round is the one after it.
+
+        Raises:
+            MessageError: the manifest does not allow it, so the others would refuse it.
+        """
+        self._check(message)
         if self.messages.add(message):
             self._fresh.append(message)
         self.round = message.round + 1
@@ -167,6 +184,9 @@ class Protocol:
             case wire.Hello():
                 return self._answer_hello(link, frame, now)
             case wire.Welcome():
+                if link not in self._dialled:
+                    raise MessageError("a welcome on a link that we did not dial")
+                self._dialled[link] = now + REFRESH * self.timing.greet
                 self._links[link] = Stream.from_bytes(frame.stream)
                 return []
             case wire.Refusal():
@@ -244,19 +264,24 @@ class Protocol:
 
     # Inside
 
-    def _take_in(self, message: Message, now: float) -> bool:
+    def _check(self, message: Message) -> None:
+        """Hold a message against the manifest's limits."""
         if len(message.codes) > self.terms.most_samples:
             raise MessageError(
                 f"{len(message.codes)} samples in one message; the manifest allows {self.terms.most_samples}"
             )
-        if message.learning_rate > self.terms.most_learning_rate:
+        if message.learning_rate > as_float32(self.terms.most_learning_rate):
             raise MessageError(
                 f"learning rate {message.learning_rate:g}; the manifest allows {self.terms.most_learning_rate:g}"
             )
+
+    def _take_in(self, message: Message, now: float) -> bool:
+        self._check(message)
         try:
             new = self.messages.add(message)
         except EquivocationError as error:
-            self.faults.append(str(error))
+            if len(self.faults) < MOST_FAULTS:
+                self.faults[str(error)] = None
             raise
         if new:
             self._fresh.append(message)
@@ -267,7 +292,7 @@ class Protocol:
         return new
 
     def _advance(self, peer: PeerView, round_: int) -> None:
-        peer.round = max(peer.round, round_)
+        peer.round = max(peer.round, min(round_, LATEST))
         if peer.round >= self.round:
             peer.late = False
 
@@ -280,6 +305,8 @@ class Protocol:
             if len(self.peers) >= MOST_STREAMS:
                 raise MessageError(f"more than {MOST_STREAMS} peers in one run")
             peer = self.peers[stream] = PeerView(beat.name, now)
+            # It may be the other end of a link of ours, restarted and without knowledge of us.
+            self._dialled = dict.fromkeys(self._dialled, 0.0)
         elif beat.beat <= peer.beat:
             return False
         peer.name, peer.heard, peer.beat = beat.name, now, beat.beat
@@ -308,10 +335,16 @@ class Protocol:
             reason = "your manifest differs from the run's; fetch the run's manifest and compare"
             return [Send(link, wire.encode(wire.Refusal(reason)))]
         manifest = b"" if hello.manifest_digest else self.terms.packed
+        known = link in self._links
         if hello.manifest_digest:
-            self._links[link] = Stream.from_bytes(hello.stream)
+            stream = Stream.from_bytes(hello.stream)
+            # A peer that connected again has left its old link.
+            gone = [old for old, peer in self._links.items() if peer == stream and old[0] == "accepted"]
+            for old in gone:
+                del self._links[old]
+            self._links[link] = stream
         answer = wire.Welcome(self.stream.to_bytes(), self.name, manifest)
-        return [Send(link, wire.encode(answer)), *self._heartbeat(now)]
+        return [Send(link, wire.encode(answer)), *([] if known else self._heartbeat(now))]
 
     def _answer_request(self, link: Link, request: wire.Request) -> list[Output]:
         if link not in self._links:
@@ -321,22 +354,36 @@ class Protocol:
         return [Send(link, wire.encode(wire.Chunk([message.encode() for message in found])))]
 
     def _take_chunk(self, chunk: wire.Chunk, now: float) -> list[Output]:
-        for message in [Message.decode(data) for data in chunk.messages]:
+        messages = [Message.decode(data) for data in chunk.messages]
+        for message in messages:
+            self._check(message)
+        for message in messages:
             if self._take_in(message, now):
-                self._asked.pop(message.stream, None)
+                _, link = self._asked.get(message.stream, (0.0, NOBODY))
+                self._asked[message.stream] = (-self.timing.retry, link)
         return self._requests(now)
 
     def _requests(self, now: float) -> list[Output]:
-        """Ask, over some link to a peer that has it, for each stream of which somebody has more than we."""
-        out: list[Output] = []
+        """Ask, over a link to a peer that has it, for each stream of which somebody has more than we.
+
+        One that does not answer is asked again only after the others that have it.
+        """
+        able: dict[Stream, list[tuple[Link, tuple[int, int]]]] = {}
         for link, stream in self._links.items():
             peer = self.peers.get(stream)
-            if peer is None or now - peer.heard >= self.timing.timeout:
+            if peer is not None and now - peer.heard < self.timing.timeout:
+                for lacking, span in self.messages.lacks(peer.version).items():
+                    able.setdefault(lacking, []).append((link, span))
+        out: list[Output] = []
+        for lacking, choices in able.items():
+            asked, before = self._asked.get(lacking, (-self.timing.retry, NOBODY))
+            if now - asked < self.timing.retry:
                 continue
-            for lacking, (start, stop) in self.messages.lacks(peer.version).items():
-                if now - self._asked.get(lacking, -self.timing.retry) < self.timing.retry:
-                    continue
-                self._asked[lacking] = now
-                request = wire.Request(lacking.to_bytes(), start, min(stop, start + wire.CHUNK))
-                out.append(Send(link, wire.encode(request)))
+            links = [link for link, _ in choices]
+            # One that answered, so that its time was reset, is asked again.
+            step = 1 if asked >= 0 else 0
+            link, (start, stop) = choices[(links.index(before) + step) % len(links) if before in links else 0]
+            self._asked[lacking] = (now, link)
+            request = wire.Request(lacking.to_bytes(), start, min(stop, start + wire.CHUNK))
+            out.append(Send(link, wire.encode(request)))
         return out

@@ -114,7 +114,7 @@ def decode(data: bytes) -> Message | AnyFrame:
         return Message.decode(data)
     try:
         return _decoder.decode(memoryview(data)[1:])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(f"not a valid control frame: {error}") from error
 
 

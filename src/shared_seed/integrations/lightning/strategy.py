@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy, StrategyRegistry
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
@@ -73,7 +74,15 @@ class SharedSeedStrategy(SingleDeviceStrategy):  # type: ignore[misc]
             return
         if not trainer.lightning_module.automatic_optimization:
             raise ModelError("strategy 'shared_seed' needs automatic optimization: it replaces the backward pass")
-        if len(trainer.optimizers) != 1 or isinstance(trainer.optimizers[0], LBFGS):
+        if trainer.gradient_clip_val and trainer.gradient_clip_algorithm == "value":
+            raise ModelError("strategy 'shared_seed' has no gradients to clip by value; remove gradient_clip_val")
+        if is_param_in_hook_signature(trainer.lightning_module.training_step, "dataloader_iter", explicit=True):
+            raise ModelError(
+                "training_step takes dataloader_iter, which would give each side of a probe another batch; "
+                "expected training_step(batch, batch_idx)"
+            )
+        usable = [o for o in trainer.optimizers if o.param_groups and not isinstance(o, LBFGS)]
+        if len(usable) != 1 or len(trainer.optimizers) != 1:
             raise ModelError(
                 f"strategy 'shared_seed' takes its learning rate from one optimizer such as SGD; "
                 f"configure_optimizers gave {[type(o).__name__ for o in trainer.optimizers]}"
@@ -162,7 +171,9 @@ class SharedSeedStrategy(SingleDeviceStrategy):  # type: ignore[misc]
         if self.session is None:
             trainer = self.lightning_module.trainer
             rounds = trainer.max_steps if trainer.max_steps > 0 else int(trainer.estimated_stepping_batches)
-            self.session = Session.open(self._trained(), self.settings, rounds, self.title, self.recipe)
+            self.session = Session.open(
+                self._trained(), self.settings, rounds, self.title, self.recipe, self.lightning_module
+            )
             self.session.begin()
         return self.session
 
@@ -173,11 +184,14 @@ def _silent(module: LightningModule, silent: bool) -> Iterator[None]:
     if not silent:
         yield
         return
-    module.__dict__["log"] = module.__dict__["log_dict"] = lambda *args, **kwargs: None
+    loggers = [m.__dict__ for m in module.modules() if isinstance(m, LightningModule)]
+    for names in loggers:
+        names["log"] = names["log_dict"] = lambda *args, **kwargs: None
     try:
         yield
     finally:
-        del module.__dict__["log"], module.__dict__["log_dict"]
+        for names in loggers:
+            del names["log"], names["log_dict"]
 
 
 def _loss_of(output: Any) -> Tensor | float:

@@ -15,6 +15,9 @@ from shared_seed.errors import ModelError, RecipeError
 from shared_seed.session import Outcome, Session, Step
 from shared_seed.settings import Settings
 
+_SHADOWED = ("compute_loss", "_run_epoch")
+"""What is replaced on the Trainer's instance for the time of training."""
+
 
 class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
     """Replaces backprop in the Trainer that it is given to, for the time of ``train()``.
@@ -77,11 +80,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         session = self._session()
         if session.is_over():
             return
-        try:
-            step = session.step(float(kwargs["optimizer"].param_groups[0]["lr"]))
-        except BaseException:
-            self._leave()
-            raise
+        step = session.step(float(kwargs["optimizer"].param_groups[0]["lr"]))
         if self.on_step is not None:
             self.on_step(session, step)
 
@@ -119,8 +118,8 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         What it returns is the probe's mean loss on a leaf of its own, so the Trainer's backward pass and its
         accumulation run as ever and no model parameter sees autograd.
         """
-        own = trainer.compute_loss
-        shadowed = trainer.__dict__.get("compute_loss")
+        own, run_epoch = trainer.compute_loss, trainer._run_epoch
+        before = {name: trainer.__dict__[name] for name in _SHADOWED if name in trainer.__dict__}
 
         def compute_loss(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             if not model.training:
@@ -134,21 +133,24 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
                 value: Tensor = own(model, copied, *args, **kwargs)
                 return value * scale
 
-            try:
-                measured = session.measure(loss, _outer_autocast(trainer))
-            except BaseException:
-                self._leave()
-                raise
+            measured = session.measure(loss, _outer_autocast(trainer))
             device = trainer.args.device
             return torch.tensor(measured.loss / scale, device=device, requires_grad=True)
 
-        def undo() -> None:
-            if shadowed is None:
-                trainer.__dict__.pop("compute_loss", None)
-            else:
-                trainer.compute_loss = shadowed
+        def run_epoch_and_clean_up(*args: Any, **kwargs: Any) -> Any:
+            # After an exception the Trainer tells its callbacks nothing.
+            try:
+                return run_epoch(*args, **kwargs)
+            except BaseException:
+                self._leave()
+                raise
 
-        trainer.compute_loss = compute_loss
+        def undo() -> None:
+            for name in _SHADOWED:
+                trainer.__dict__.pop(name, None)
+            trainer.__dict__.update(before)
+
+        trainer.compute_loss, trainer._run_epoch = compute_loss, run_epoch_and_clean_up
         self._undo = undo
 
 
