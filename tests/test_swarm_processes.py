@@ -108,7 +108,7 @@ def test_three_peers_and_their_logs_agree_and_a_calm_run_is_reproducible(
 def test_a_peer_that_starts_after_100_steps_ends_with_the_same_bits(
     start: Start, address: str, tmp_path: Path
 ) -> None:
-    first = start(0, tmp_path / "0", "--listen", address, "--rounds", 400, "--pause", 0.01)
+    first = start(0, tmp_path / "0", "--listen", address, "--rounds", 1000, "--pause", 0.01)
     first.until(event="step", round=100)
     late = start(1, tmp_path / "1", "--join", address)
     assert late.until(event="began")["round"] > 100
@@ -120,7 +120,7 @@ def test_a_peer_that_starts_after_100_steps_ends_with_the_same_bits(
 def test_a_peer_killed_and_restarted_ends_with_the_same_bits(
     start: Start, address: str, tmp_path: Path, victim: int
 ) -> None:
-    common = ["--rounds", 300, "--pause", 0.02, "--deadline", 1]
+    common = ["--rounds", 500, "--pause", 0.05, "--deadline", 1]
     words: dict[int, list[object]] = {
         0: ["--listen", address, "--start-with", 3, *common],
         1: ["--join", address, *common],

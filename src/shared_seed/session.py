@@ -261,11 +261,14 @@ class Session:
 
         def quiet(protocol: Protocol, now: float) -> bool:
             busy = (State.READY, State.TRAINING, State.LOADING)
+            if protocol.cut_off(now):
+                return False  # Somebody should have our last messages before we go.
             return protocol.has_all(now) and not any(p.state in busy for p in protocol.live(now))
 
         def agreed(protocol: Protocol, now: float) -> bool:
             stated = all(p.digest for p in protocol.live(now))
-            return protocol.untaken > 0 or (protocol.others_have_all(now) and stated)
+            alike = protocol.has_all(now) and protocol.others_have_all(now)
+            return protocol.untaken > 0 or (alike and stated)
 
         swarm.wait(quiet, self.settings.patience)
         while True:

@@ -35,7 +35,6 @@ class Purpose(IntEnum):
     ROW = 1
     COLUMN = 2
     ROUNDING = 3
-    INITIAL = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,13 +254,22 @@ class Protocol:
         )
 
     def digests(self) -> dict[str, str]:
-        """The digests, in hex, that other peers state, by name; by name and stream where names are not unique."""
-        names = [peer.name for peer in self.peers.values() if peer.digest]
+        """The digests, in hex, that peers with the same messages as we have state.
+
+        By name, or by name and stream where names are not unique.
+        """
+        ours = self.messages.version()
+        stated = {s: peer for s, peer in self.peers.items() if peer.digest and peer.version == ours}
+        names = [peer.name for peer in stated.values()]
         return {
             peer.name if names.count(peer.name) == 1 else f"{peer.name} {stream}": peer.digest.hex()
-            for stream, peer in self.peers.items()
-            if peer.digest
+            for stream, peer in stated.items()
         }
+
+    def cut_off(self, now: float) -> bool:
+        """Whether we dialled somebody, hear nobody, and nobody has taken leave."""
+        left = any(peer.state is State.LEAVING for peer in self.peers.values())
+        return bool(self._dialled) and not left and not self.live(now)
 
     # Inside
 
@@ -285,6 +294,7 @@ class Protocol:
             raise
         if new:
             self._fresh.append(message)
+            self.digest = b""  # It was that of the weights without this message.
         peer = self.peers.get(message.stream)
         if peer is not None:
             peer.heard = now
