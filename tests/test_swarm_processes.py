@@ -108,9 +108,10 @@ def test_three_peers_and_their_logs_agree_and_a_calm_run_is_reproducible(
 def test_a_peer_that_starts_after_100_steps_ends_with_the_same_bits(
     start: Start, address: str, tmp_path: Path
 ) -> None:
-    first = start(0, tmp_path / "0", "--listen", address, "--rounds", 1000, "--pause", 0.01)
+    common = ["--rounds", 400, "--pause", 0.04, "--deadline", 1]
+    first = start(0, tmp_path / "0", "--listen", address, *common)
     first.until(event="step", round=100)
-    late = start(1, tmp_path / "1", "--join", address)
+    late = start(1, tmp_path / "1", "--join", address, *common)
     assert late.until(event="began")["round"] > 100
     assert late.until(event="step")["round"] > 100
     assert digest_of(first) == digest_of(late) == replayed(tmp_path / "0") == replayed(tmp_path / "1")

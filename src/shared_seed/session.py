@@ -30,6 +30,10 @@ from shared_seed.update import check_device
 from shared_seed.weights import Weights, frozen_digest
 
 
+FIRST_DEADLINE = 30.0
+"""Seconds that a step waits for others before it is known how long steps take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What one step did: ``peers`` took part with us among them, ``applied`` gradients moved the weights."""
@@ -356,7 +360,7 @@ class Session:
         if self.settings.deadline is not None:
             return self.settings.deadline
         if len(self._durations) < 3:
-            return self.settings.patience
+            return min(FIRST_DEADLINE, self.settings.patience)
         return max(2.0, 3 * median(self._durations[-20:]))
 
     def _forget_probes(self) -> None:
