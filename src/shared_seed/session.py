@@ -29,7 +29,6 @@ from shared_seed.swarm.zmq import Swarm, Traffic, fetch_manifest
 from shared_seed.update import check_device
 from shared_seed.weights import Weights, frozen_digest
 
-
 FIRST_DEADLINE = 30.0
 """Seconds that a step waits for others before it is known how long steps take."""
 
