@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import signal
 import sys
@@ -21,7 +22,6 @@ from shared_seed import codec, local, log, progress
 from shared_seed import recipe as recipes
 from shared_seed.errors import LogError, RecipeError, SharedSeedError
 from shared_seed.folder import LOG_NAME
-from shared_seed.messages import Stream
 from shared_seed.recipe import Recipe
 from shared_seed.summary import Summary
 
@@ -191,7 +191,7 @@ def inspect(
     where = _log_in(path)
     contents = log.read(where)
     manifest, messages = contents.manifest, contents.messages
-    trained = sum(_size(t.shape) for t in manifest.tensors)
+    trained = sum(math.prod(t.shape) for t in manifest.tensors)
     out.print(f"log       {where} ({contents.size:,} bytes{f', {contents.torn} torn' if contents.torn else ''})")
     out.print(f"run       {manifest.run}")
     out.print(f"model     {manifest.model}: {trained:,} parameters in {len(manifest.tensors)} tensors")
@@ -217,19 +217,8 @@ def _show_messages(contents: log.Contents, last: int) -> None:
     )
     for m in contents.messages[-last:]:
         gradients = " ".join(f"{codec.decode(c, contents.manifest.scale_exponent):+g}" for c in m.codes)
-        table.add_row(str(m.round), _short(m.stream), str(m.number), f"{m.learning_rate:g}", gradients)
+        table.add_row(str(m.round), str(m.stream), str(m.number), f"{m.learning_rate:g}", gradients)
     out.print(table)
-
-
-def _short(stream: Stream) -> str:
-    return str(stream)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
 
 
 def _log_in(path: Path) -> Path:

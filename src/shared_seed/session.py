@@ -76,7 +76,6 @@ class Session:
         self.settings = settings
         self.perturbation = Perturbation(replica.weights, manifest.epsilon)
         self.round = 0
-        self.last: Step | None = None
         self._probe = Probe(model, self.perturbation)
         self._log = run_log
         self._codes = bytearray()
@@ -245,7 +244,7 @@ class Session:
         self._keep(self._take())
         applied = self._apply_before(self.round if self.manifest.lockstep else None)
         peers = 1 + len({m.stream for m in applied if m.round == done} - {self._stream})
-        self.last = Step(
+        report = Step(
             done,
             sum(self._losses) / len(self._losses),
             sum(self._gradients) / len(self._gradients),
@@ -255,7 +254,7 @@ class Session:
             late,
         )
         self._forget_probes()
-        return self.last
+        return report
 
     def finish(self) -> Outcome:
         """Exchange the last bytes, apply them, compare digests, and close."""
