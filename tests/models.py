@@ -16,7 +16,7 @@ from shared_seed.manifest import Limits, Manifest
 from shared_seed.messages import Message, Stream, as_float32
 from shared_seed.noise import Sample
 from shared_seed.replica import Replica
-from shared_seed.weights import Weights, as_bytes
+from shared_seed.weights import Choice, Weights, as_bytes
 
 EPSILON = 2.0**-8
 VOCABULARY = 48
@@ -163,7 +163,7 @@ def hooks(model: nn.Module) -> int:
 
 def replica_of(model: nn.Module, scale_exponent: int = 0, dense: tuple[str, ...] = ()) -> Replica:
     """A replica of a run of its own, without a network."""
-    weights = Weights.of(model, EPSILON, dense)
+    weights = Weights.of(model, EPSILON, Choice(dense=tuple(dense)))
     manifest = Manifest(
         run="00112233445566778899aabbccddeeff",
         model="small",

@@ -16,6 +16,7 @@ from torch import nn
 from shared_seed.errors import SharedSeedError
 from shared_seed.session import Session
 from shared_seed.settings import Settings
+from shared_seed.training import Training
 
 
 def small_model(seed: int = 0) -> nn.Module:
@@ -56,7 +57,7 @@ def train(options: argparse.Namespace) -> None:
         deadline=options.deadline,
         patience=60,
     )
-    session = Session.open(model, settings, options.rounds, "small")
+    session = Session.open(model, settings, Training(rounds=options.rounds, title="small"))
     try:
         session.begin()
         say(event="began", round=session.round, address=session.swarm.address if session.swarm else None)

@@ -20,7 +20,8 @@ from shared_seed import log, replay
 from shared_seed.errors import ModelError
 from shared_seed.folder import LOG_NAME
 from shared_seed.integrations.lightning import SharedSeedStrategy
-from shared_seed.session import Session, Step
+from shared_seed.outcome import Step
+from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.weights import Weights
 

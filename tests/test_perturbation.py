@@ -17,7 +17,7 @@ from shared_seed.errors import ModelError
 from shared_seed.grid import LIMIT
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
-from shared_seed.weights import Weights
+from shared_seed.weights import Choice, Weights
 
 WIDE = 2.0**-5
 """A step so wide that a direction in the wrong place cannot hide in rounding."""
@@ -132,7 +132,7 @@ def test_dense_directions_for_matrices_do_the_same_in_place(name: str) -> None:
     build, inputs = CASES[name]
     model = build()
     outputs = evaluated(model, inputs)
-    weights = Weights.of(model, WIDE, ["*"])
+    weights = Weights.of(model, WIDE, Choice(dense=("*",)))
     assert {t.family for t in weights} == {Family.DENSE}
     perturbation = Perturbation(weights, WIDE)
     for sign in (+1, -1):
@@ -293,7 +293,7 @@ def test_a_matrix_used_past_its_module_is_noticed_and_works_as_dense(use: str, a
                 model(FLOATS)
     assert models.hooks(model) == 0
 
-    weights = Weights.of(model, WIDE, ["linear.weight"])
+    weights = Weights.of(model, WIDE, Choice(dense=("linear.weight",)))
     expected = models.moved_copy(model, weights, SAMPLE, WIDE)(FLOATS)
     perturbation = Perturbation(weights, WIDE)
     with perturbation.along(SAMPLE) as move:
@@ -387,7 +387,7 @@ def test_in_autocast_both_sides_are_near_those_of_moved_copies(name: str) -> Non
 @torch.no_grad()
 def test_in_autocast_a_dense_tensor_is_never_read_stale(build: Callable[[], nn.Module]) -> None:
     model = build()
-    weights = Weights.of(model, WIDE, ["*"])
+    weights = Weights.of(model, WIDE, Choice(dense=("*",)))
     expected = []
     for sign in (+1, -1):
         moved = models.moved_copy(model, weights, SAMPLE, sign * WIDE)

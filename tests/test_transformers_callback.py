@@ -18,7 +18,8 @@ from shared_seed import log, replay
 from shared_seed.errors import LogError, ManifestMismatchError, ModelError, RecipeError
 from shared_seed.folder import LOG_NAME
 from shared_seed.integrations.transformers import SharedSeedCallback
-from shared_seed.session import Session, Step
+from shared_seed.outcome import Step
+from shared_seed.session import Session
 from shared_seed.settings import Settings
 
 Rows = list[dict[str, Tensor]]

@@ -14,11 +14,11 @@ from models import EPSILON
 from shared_seed.directions import Family
 from shared_seed.errors import GridError, ModelError
 from shared_seed.grid import LIMIT
-from shared_seed.weights import Weights, frozen_digest, is_transposed
+from shared_seed.weights import Choice, Weights, frozen_digest, is_transposed
 
 
 def families(model: nn.Module, dense: tuple[str, ...] = ()) -> dict[str, str]:
-    return {t.name: str(t.family) for t in Weights.of(model, EPSILON, dense)}
+    return {t.name: str(t.family) for t in Weights.of(model, EPSILON, Choice(dense=tuple(dense)))}
 
 
 class Own(nn.Module):
@@ -263,13 +263,15 @@ def test_specs_say_name_shape_family_and_first_bits() -> None:
 def test_the_frozen_digest_covers_all_but_what_is_trained(change: Any, differs: bool) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
     model[0].requires_grad_(False)
-    before = frozen_digest(model)
+    weights = Weights.of(model, EPSILON)
+    before = frozen_digest(model, weights)
     change(model)
-    assert (frozen_digest(model) != before) is differs
+    assert (frozen_digest(model, weights) != before) is differs
 
 
 def test_a_tied_trained_weight_is_in_no_frozen_digest() -> None:
     model = Tied(nn.Linear(4, 5, bias=False))
-    before = frozen_digest(model)
+    weights = Weights.of(model, EPSILON)
+    before = frozen_digest(model, weights)
     model.embed.weight.data.add_(1)
-    assert frozen_digest(model) == before
+    assert frozen_digest(model, weights) == before

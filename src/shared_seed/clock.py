@@ -13,3 +13,8 @@ def now() -> float:
 def date() -> str:
     """Today in UTC, as ``2026-01-31``."""
     return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def stamp() -> int:
+    """Seconds since 1970: larger in a later process, as long as the machine's date is right."""
+    return int(time.time()) & 0xFFFFFFFF

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from shared_seed import log
-from shared_seed.errors import LogError
-from shared_seed.log import RunLog
+from shared_seed.errors import LogError, MessageError
+from shared_seed.log import Contents, RunLog
 from shared_seed.manifest import Manifest
-from shared_seed.messages import Message, Stream
+from shared_seed.messages import Stream
 
 LOG_NAME = "gradients.sslog"
 """The gradient log in a run folder."""
@@ -19,30 +19,45 @@ PEER_NAME = "peer.json"
 """In a run folder: which stream this peer wrote last."""
 
 
-def logged_terms(folder: Path | None) -> Manifest | None:
-    """The manifest of the log in a folder, if there is one.
+def logged(folder: Path | None) -> Contents | None:
+    """What the log in a folder holds, if there is one.
 
     Raises:
         LogError: there is one, but it cannot be read.
     """
     path = folder / LOG_NAME if folder else None
-    return log.read(path).manifest if path is not None and path.exists() else None
+    return log.read(path) if path is not None and path.exists() else None
 
 
-def open_log(folder: Path | None, manifest: Manifest) -> tuple[RunLog | None, list[Message]]:
-    """The log in a folder, begun or taken up, and the messages in it.
+def open_log(folder: Path | None, manifest: Manifest, contents: Contents | None) -> RunLog | None:
+    """The log in a folder, begun or, with the contents that :func:`logged` gave, taken up.
 
     Raises:
-        LogError: it cannot be written or read.
+        LogError: it cannot be written.
     """
     if folder is None:
-        return None, []
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOG_NAME
-    if not path.exists():
-        return RunLog.create(path, manifest), []
-    contents = log.read(path)
-    return RunLog.resume(path, contents), contents.messages
+    return RunLog.create(path, manifest) if contents is None else RunLog.resume(path, contents)
+
+
+def encode_stream(stream: Stream) -> bytes:
+    """The note of a stream, as JSON."""
+    return json.dumps({"peer": stream.peer.hex(), "incarnation": stream.incarnation}).encode()
+
+
+def decode_stream(data: bytes, source: str) -> Stream:
+    """The stream that :func:`encode_stream` noted.
+
+    Raises:
+        LogError: the note is damaged; names ``source``.
+    """
+    try:
+        noted = json.loads(data)
+        return Stream(bytes.fromhex(noted["peer"]), int(noted["incarnation"]))
+    except (ValueError, KeyError, TypeError, MessageError) as error:
+        raise LogError(f"{source} is damaged ({error}); delete it to take part as a new peer") from error
 
 
 def next_stream(folder: Path | None, name: bytes | None) -> Stream:
@@ -57,11 +72,7 @@ def next_stream(folder: Path | None, name: bytes | None) -> Stream:
     """
     path = folder / PEER_NAME if folder else None
     if path is not None and path.exists():
-        try:
-            before = json.loads(path.read_text())
-            return Stream(bytes.fromhex(before["peer"]), int(before["incarnation"])).restarted()
-        except (ValueError, KeyError, TypeError) as error:
-            raise LogError(f"{path} is damaged ({error}); delete it to take part as a new peer") from error
+        return decode_stream(path.read_bytes(), str(path)).restarted()
     return Stream(name) if name is not None else Stream.fresh()
 
 
@@ -71,8 +82,8 @@ def note_stream(folder: Path | None, stream: Stream) -> None:
         return
     path = folder / PEER_NAME
     temporary = path.with_name(path.name + ".new")
-    with temporary.open("w") as file:
-        json.dump({"peer": stream.peer.hex(), "incarnation": stream.incarnation}, file)
+    with temporary.open("wb") as file:
+        file.write(encode_stream(stream))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

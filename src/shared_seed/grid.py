@@ -83,7 +83,10 @@ class Grid:
 
 
 def units_table(
-    steps: NDArray[np.float64], exponents: NDArray[np.int64], random: NDArray[np.uint32]
+    steps: NDArray[np.float64],
+    exponents: NDArray[np.int64],
+    random: NDArray[np.uint32],
+    rates: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int32]:
     """:meth:`Grid.units` for all samples and tensors at once.
 
@@ -91,11 +94,14 @@ def units_table(
         steps: float64 [samples].
         exponents: int64 [tensors].
         random: uint32 [samples, tensors].
+        rates: float64 [tensors], each a float32 number, by which a tensor's steps are multiplied: 28 bits times 24
+            are exact in float64.
 
     Returns:
         int32 [samples, tensors].
     """
-    scaled = np.ldexp(steps[:, None], exponents[None, :])
+    moved = steps[:, None] if rates is None else steps[:, None] * rates[None, :]
+    scaled = np.ldexp(moved, exponents[None, :])
     whole = np.floor(scaled)
     rounded = whole + (random < (scaled - whole) * 2.0**32)
     cut = np.where(np.abs(scaled) >= MOST_UNITS, np.copysign(MOST_UNITS, scaled), rounded)

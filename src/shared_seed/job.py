@@ -10,8 +10,9 @@ from torch import nn
 
 from shared_seed.classification import Classification, Feature
 from shared_seed.errors import ModelError
+from shared_seed.outcome import Outcome, Step
 from shared_seed.recipe import Recipe, TrainerName
-from shared_seed.session import Outcome, Session, Step
+from shared_seed.session import Session
 from shared_seed.settings import Settings
 
 

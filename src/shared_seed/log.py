@@ -61,6 +61,10 @@ def _record(payload: bytes) -> bytes:
     return body + _CHECK.pack(zlib.crc32(body))
 
 
+def _digest_record(count: int, digest: bytes) -> bytes:
+    return _record(_DIGEST.pack(DIGEST_KIND, count, digest))
+
+
 def _payload(data: bytes, offset: int) -> bytes | None:
     """The payload of the record at an offset, or ``None`` where no whole, undamaged record stands."""
     if offset + _LENGTH.size > len(data):
@@ -99,7 +103,7 @@ def _is_torn_tail(data: bytes, offset: int) -> bool:
     return not any(last > later and (last >= end or not unfinished) for later, last in ends)
 
 
-def _read_header(data: bytes, path: Path) -> tuple[Manifest, int]:
+def _read_header(data: bytes, path: Path | str) -> tuple[Manifest, int]:
     if len(data) < _HEAD.size or data[:8] != MAGIC:
         raise LogError(f"{path} is not a gradient log: it does not begin with {MAGIC.decode()}")
     _, version, flags, length = _HEAD.unpack_from(data)
@@ -133,6 +137,19 @@ def read(path: Path) -> Contents:
         data = path.read_bytes()
     except OSError as error:
         raise LogError(f"cannot read the gradient log {path}: {error.strerror}") from error
+    return parse(data, path)
+
+
+def encode(contents: Contents) -> bytes:
+    """The bytes of a log that holds these contents."""
+    records = [_record(message.encode()) for message in contents.messages]
+    if contents.digest is not None:
+        records.append(_digest_record(*contents.digest))
+    return _header(contents.manifest) + b"".join(records)
+
+
+def parse(data: bytes, path: Path | str) -> Contents:
+    """The contents of a log's bytes; ``path`` is what errors call it, which are those of :func:`read`."""
     manifest, offset = _read_header(data, path)
     messages: list[Message] = []
     digest: tuple[int, bytes] | None = None
@@ -198,7 +215,7 @@ class RunLog:
 
     def append_digest(self, count: int, digest: bytes) -> None:
         """State the SHA-256 of the weights after the first ``count`` messages of the log."""
-        self._write(_record(_DIGEST.pack(DIGEST_KIND, count, digest)))
+        self._write(_digest_record(count, digest))
 
     def _write(self, data: bytes) -> None:
         try:

@@ -8,11 +8,20 @@ import math
 import zlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from shared_seed.codec import SCALE_EXPONENTS
 from shared_seed.directions import Family
 from shared_seed.errors import ManifestMismatchError
+from shared_seed.messages import as_float32
 from shared_seed.noise import MOST_TENSORS
 
 LARGEST_PACKED = 4 << 20
@@ -35,18 +44,36 @@ def _finite(text: str) -> float:
 
 
 class TensorSpec(_Strict):
-    """One trainable parameter: its name in the model, shape, direction family, grid exponent, first bits."""
+    """One trainable parameter: its name in the model, shape, direction family, grid exponent, first bits, and
+    its learning rate as a multiple of what messages carry, a float32 number.
+    """
 
     name: str
     shape: tuple[int, ...]
     family: Family
     exponent: int
     digest: Hex
+    rate: float = Field(default=1.0, ge=0)
 
     @field_validator("shape", mode="before")
     @classmethod
     def _tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @model_serializer(mode="wrap")
+    def _brief(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a rate of 1, which most are."""
+        content: dict[str, Any] = whole(self)
+        if self.rate == 1:
+            del content["rate"]
+        return content
+
+    @field_validator("rate")
+    @classmethod
+    def _float32(cls, value: float) -> float:
+        if as_float32(value) != value:
+            raise ValueError(f"rate {value} is not a float32 number, so that steps would not be exact")
+        return value
 
     @field_validator("family", mode="before")
     @classmethod

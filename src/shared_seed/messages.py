@@ -147,6 +147,10 @@ class MessageSet:
     def __contains__(self, message: Message) -> bool:
         return self._streams.get(message.stream, {}).get(message.number) == message
 
+    def has(self, stream: Stream, number: int) -> bool:
+        """Whether a message of this stream and number is here."""
+        return number in self._streams.get(stream, {})
+
     def __iter__(self) -> Iterator[Message]:
         """Streams in order of first arrival, each in order of number."""
         for numbered in self._streams.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -95,19 +96,23 @@ class Probe:
         which advance once. After an exception, Ctrl-C too, weights, buffers and generators are as before.
 
         Args:
-            loss: evaluates the model on one batch, twice the same; a tensor of one element or a number.
+            loss: evaluates the model on one batch, twice the same; a tensor of one element, a number, or ``None``
+                where the batch has no loss.
             sample: names the direction z.
             context: entered around the pair, such as an outer autocast that keeps its casts for both.
 
         Returns:
-            The losses and the projected gradient; not finite where the losses are not.
+            The losses and the projected gradient; not finite where the losses are not, NaN where there is none.
         """
         generators, buffers = _Generators(), _Buffers(self.model)
         try:
             with torch.no_grad(), context or nullcontext(), self.perturbation.along(sample) as move:
                 move(+1)
                 with self.perturbation.checked():
-                    plus = _number(loss())
+                    first = loss()
+                if first is None:
+                    return Measurement(math.nan, math.nan, math.nan)
+                plus = _number(first)
                 generators.restore()
                 with torch.no_grad():
                     buffers.restore()

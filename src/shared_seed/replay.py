@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared_seed import recipe
-from shared_seed.directions import Family
 from shared_seed.errors import LogError
 from shared_seed.log import Contents
 from shared_seed.replica import Replica
-from shared_seed.session import manifest_of
-from shared_seed.weights import Weights
+from shared_seed.terms import manifest_of
+from shared_seed.weights import Choice, Weights
 
 BATCH = 64
 """Messages between two reports of progress."""
@@ -39,8 +38,8 @@ def rebuild(model: Any, contents: Contents, tell: Callable[[int], None] = lambda
         ManifestMismatchError: the model is not the one that the log began from; names what differs.
     """
     manifest = contents.manifest
-    dense = [t.name for t in manifest.tensors if t.family is Family.DENSE]
-    weights = Weights.of(model, manifest.epsilon, dense)
+    choice = Choice.of(manifest.tensors)
+    weights = Weights.of(model, manifest.epsilon, Choice(dense=choice.dense, rates=choice.rates))
     manifest_of(model, weights, manifest).check_equal(manifest)
     replica = Replica(weights, manifest)
     for start in range(0, len(contents.messages), BATCH):

@@ -30,6 +30,11 @@ class Replica:
         self.messages += sign * len(messages)
         self.gradients += sign * count_gradients(messages)
 
+    def hold(self, messages: Sequence[Message]) -> None:
+        """Note that the weights contain these messages already."""
+        self.messages += len(messages)
+        self.gradients += count_gradients(messages)
+
     def digest(self) -> bytes:
         """SHA-256 of all trainable parameters."""
         return self.weights.digest()

@@ -11,9 +11,10 @@ from shared_seed import card, clock, data, plot
 from shared_seed.classification import Classification, Score
 from shared_seed.folder import LOG_NAME
 from shared_seed.job import Job, fit
+from shared_seed.outcome import Outcome, Step
 from shared_seed.progress import Sink
 from shared_seed.recipe import Recipe
-from shared_seed.session import Outcome, Session, Step
+from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.summary import Summary
 from shared_seed.swarm.zmq import check_free

@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from torch import nn
 
-from shared_seed import clock, codec, folder
-from shared_seed.directions import Family
+from shared_seed import clock, codec, decay, folder, terms
 from shared_seed.errors import RecipeError, UnreachableError
 from shared_seed.interrupts import deferred
-from shared_seed.log import RunLog
-from shared_seed.manifest import Limits, Manifest
-from shared_seed.messages import MOST_CODES, Message, MessageSet, Stream, as_float32
+from shared_seed.log import Contents, RunLog
+from shared_seed.manifest import Manifest
+from shared_seed.messages import Message, MessageSet, Stream, as_float32
 from shared_seed.noise import Sample, stream_key
+from shared_seed.outcome import Outcome, Step
 from shared_seed.perturbation import Perturbation
-from shared_seed.probe import Measurement, Probe, check_epsilon
+from shared_seed.probe import Measurement, Probe
 from shared_seed.replica import Replica, count_gradients
 from shared_seed.settings import Settings
+from shared_seed.snapshot import Snapshot
+from shared_seed.swarm.alone import Alone
 from shared_seed.swarm.protocol import Protocol, Terms
+from shared_seed.swarm.traffic import Traffic
 from shared_seed.swarm.wire import State
-from shared_seed.swarm.zmq import Swarm, Traffic, fetch_manifest
-from shared_seed.update import check_device
-from shared_seed.weights import Weights, frozen_digest
+from shared_seed.swarm.zmq import Swarm
+from shared_seed.training import Training
+
+AnySwarm = Swarm | Alone
 
 FIRST_DEADLINE = 30.0
 """Seconds that a step waits for others before it is known how long steps take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one step did: ``peers`` took part with us among them, ``applied`` gradients moved the weights."""
-
-    round: int
-    loss: float
-    gradient: float
-    learning_rate: float
-    peers: int
-    applied: int
-    late: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: our digest, those that the other peers state, and what was exchanged."""
-
-    digest: str
-    others: dict[str, str]
-    messages: int
-    gradients: int
-    streams: int
-    traffic: Traffic
-
-    @property
-    def identical(self) -> bool:
-        """Whether every peer that stated a digest stated ours."""
-        return all(digest == self.digest for digest in self.others.values())
 
 
 class Session:
@@ -82,38 +55,31 @@ class Session:
         self._losses: list[float] = []
         self._gradients: list[float] = []
         self._held: list[Message] = []
+        self._applied: list[Message] = []
+        self._decays: Mapping[str, float] = {}
         self._number = 0
+        self._resumed = False
         self._stream = stream
         self._durations: list[float] = []
         self._began = clock.now()
-        terms = Terms(
+        agreed = Terms(
             manifest.digest(),
             manifest.pack(),
             manifest.limits.samples_per_message,
             manifest.limits.learning_rate,
         )
-        self.protocol = Protocol(stream, settings.name, terms, MessageSet())
-        self.swarm: Swarm | None = None
+        # A peer that goes on in its old stream must be heard where its earlier process was: later beats count.
+        self.protocol = Protocol(stream, settings.name, agreed, MessageSet(), first_beat=clock.stamp())
+        self.swarm: AnySwarm | None = None
 
     @classmethod
-    def open(
-        cls,
-        model: nn.Module,
-        settings: Settings,
-        rounds: int,
-        title: str = "",
-        recipe: dict[str, Any] | None = None,
-        evaluated: nn.Module | None = None,
-    ) -> Session:
-        """Put a model on its grid, agree with the run, take up the log, connect.
+    def open(cls, model: nn.Module, settings: Settings, training: Training) -> Session:
+        """Put a model on its grid, agree with the run, take up log or checkpoint, connect.
 
         Args:
             model: at least one parameter trainable, all trainable ones in float32; snapped in place.
             settings: this peer's.
-            rounds: steps of the run; a peer that joins takes the run's.
-            title: what the manifest calls the base model.
-            recipe: carried in the manifest for peers that join.
-            evaluated: what the loss evaluates, where that is more than the model: its buffers are kept too.
+            training: what its Trainer is about to do.
 
         Raises:
             ManifestMismatchError: the run, or the log in the folder, is about something else; names the field.
@@ -121,34 +87,22 @@ class Session:
             SwarmError: the address is in use, or nobody answers.
             ModelError, GridError: the model cannot be trained.
         """
-        theirs = fetch_manifest(settings.join[0], settings.patience) if settings.join else None
-        if theirs is not None:
-            check_epsilon(theirs.epsilon)
-        logged = folder.logged_terms(settings.folder)
-        if theirs is not None and logged is not None:
-            logged.check_equal(theirs)
-        known = theirs or logged
-        weights = Weights.of(
-            model,
-            known.epsilon if known else settings.epsilon,
-            [t.name for t in known.tensors if t.family is Family.DENSE] if known else settings.dense,
-        )
-        if known is None:
-            _check_patterns(settings, weights)
-        for device in {t.parameter.device for t in weights}:
-            check_device(device)
-        if known is None:
-            manifest = _new_manifest(model, weights, settings, rounds, title, recipe)
+        replica, logged = terms.agree(model, settings, training)
+        manifest, resume = replica.manifest, training.resume
+        if resume is None:
+            stream = folder.next_stream(settings.folder, settings.peer_name(manifest.run))
         else:
-            manifest = manifest_of(model, weights, known)
-            manifest.check_equal(known)
-        replica = Replica(weights, manifest)
-        stream = folder.next_stream(settings.folder, settings.peer_name(manifest.run))
-        run_log, messages = folder.open_log(settings.folder, manifest)
-        session = cls(evaluated or model, replica, settings, run_log, stream)
+            stream = resume.stream
+        run_log = folder.open_log(settings.folder, manifest, logged)
+        session = cls(training.evaluated or model, replica, settings, run_log, stream)
         try:
-            session._take_up(messages)
-            session.swarm = Swarm(session.protocol, settings.listen, settings.join)
+            if training.groups is not None:
+                session._decays = training.groups.decays
+            session._take_up(logged.messages if logged else [], resume)
+            alone = settings.alone
+            session.swarm = (
+                Alone(session.protocol) if alone else Swarm(session.protocol, settings.listen, settings.join)
+            )
         except BaseException:
             session.close()
             raise
@@ -160,8 +114,9 @@ class Session:
         return self.replica.manifest
 
     def is_over(self) -> bool:
-        """Whether the run's last round is done."""
-        return self.round >= self.manifest.rounds
+        """Whether the run's last round is done; alone and without a folder, that is the Trainer's to say."""
+        bounded = self.settings.folder is not None or not self.settings.alone
+        return bounded and self.round >= self.manifest.rounds
 
     @property
     def traffic(self) -> Traffic:
@@ -190,15 +145,19 @@ class Session:
                 "ask for fewer with start_with"
             )
         self._keep(self._take())
-        self._apply_before(None)
         swarm_round = swarm.ask(lambda p, now: p.swarm_round(now))
+        behind = swarm_round > self.round
         self.round = max(self.round, swarm_round)
-        self._claim_stream()
+        # In lockstep, what others have done for later rounds waits for these.
+        self._apply_before(self.round if self.manifest.lockstep else None)
+        self._claim_stream(behind)
         swarm.enter(State.TRAINING, self.round)
         self._began = clock.now()
 
     def measure(self, loss: Callable[[], Any], context: AbstractContextManager[Any] | None = None) -> Measurement:
         """Probe the loss along the next direction; its byte goes into the next message.
+
+        A loss that is not finite, or that there is none of, abstains: its byte moves nothing.
 
         Args:
             loss: evaluates one batch, twice the same; see :meth:`Probe.measure`.
@@ -211,10 +170,15 @@ class Session:
                 f"{self.manifest.limits.samples_per_message}; accumulate fewer batches"
             )
         key = stream_key(self.manifest.run_bytes, self._stream.to_bytes())
-        measured = self._probe.measure(loss, Sample(key, self._number, index), context)
-        self._codes.append(codec.encode(measured.gradient, self.manifest.scale_exponent))
-        self._losses.append(measured.loss)
-        self._gradients.append(measured.gradient)
+        sample = Sample(key, self._number, index)
+        measured = self._probe.measure(loss, sample, context)
+        gradient = measured.gradient
+        if self._decays:
+            gradient += decay.projected(self.replica.weights, self._decays, sample)
+        self._codes.append(codec.encode(gradient, self.manifest.scale_exponent))
+        if math.isfinite(gradient):
+            self._losses.append(measured.loss)
+            self._gradients.append(gradient)
         return measured
 
     def step(self, learning_rate: float) -> Step:
@@ -234,7 +198,9 @@ class Session:
             raise RecipeError("step() without a probe before it; call measure() first")
         rate = as_float32(learning_rate / len(self._codes))
         message = Message(self._stream, self._number, self.round, rate, bytes(self._codes))
-        swarm.publish(message)
+        # What an earlier process has published under this number stands, whatever we have measured now.
+        if not swarm.ask(lambda p, now: p.messages.has(self._stream, self._number)):
+            swarm.publish(message)
         self._number += 1
         late = self._wait(swarm)
         swarm_round = swarm.ask(lambda p, now: p.swarm_round(now))
@@ -246,15 +212,21 @@ class Session:
         peers = 1 + len({m.stream for m in applied if m.round == done} - {self._stream})
         report = Step(
             done,
-            sum(self._losses) / len(self._losses),
-            sum(self._gradients) / len(self._gradients),
+            _mean(self._losses),
+            _mean(self._gradients),
             learning_rate,
             peers,
             count_gradients(applied),
             late,
+            len(self._codes) - len(self._gradients),
         )
         self._forget_probes()
         return report
+
+    def snapshot(self) -> Snapshot:
+        """Where this session stands between two steps, for a checkpoint to keep beside the weights."""
+        digest = (len(self._applied), self.replica.digest())
+        return Snapshot(Contents(self.manifest, list(self._applied), digest), self._stream)
 
     def finish(self) -> Outcome:
         """Exchange the last bytes, apply them, compare digests, and close."""
@@ -306,22 +278,42 @@ class Session:
 
     # Inside
 
-    def _swarm(self) -> Swarm:
+    def _swarm(self) -> AnySwarm:
         if self.swarm is None:
             raise RecipeError("this session is not connected; use Session.open")
         return self.swarm
 
-    def _take_up(self, messages: list[Message]) -> None:
-        """Begin from a log's messages."""
-        self.protocol.messages.add_all(messages)
-        self.replica.apply(messages)
-        self.round = max((m.round + 1 for m in messages), default=0)
+    def _take_up(self, logged: list[Message], resume: Snapshot | None) -> None:
+        """Begin from a log's messages, or from a checkpoint, which knows what its weights contain."""
+        contained = resume.contents.messages if resume else logged
+        self.protocol.messages.add_all(contained)
+        self._held = self.protocol.messages.add_all(logged)
+        if resume is None:
+            self.replica.apply(contained)
+        else:
+            self.replica.hold(contained)
+            self._number, self._resumed = resume.number, True
+            if self._log is not None:
+                there = set(logged)
+                self._log.append(m for m in contained if m not in there)
+        self._applied = list(contained)
+        self.round = max((m.round + 1 for m in contained), default=0)
 
-    def _claim_stream(self) -> None:
-        """Make sure that nobody has seen our stream before, and note it down before its first message."""
-        taken = [s.incarnation for s in self.protocol.messages.streams if s.peer == self._stream.peer]
-        if taken and max(taken) >= self._stream.incarnation:
-            self._stream = Stream(self._stream.peer, max(taken) + 1)
+    def _claim_stream(self, behind: bool) -> None:
+        """Make sure that nobody has seen our stream before, and note it down before its first message.
+
+        A checkpoint's stream goes on with its own numbers, so that a run that was stopped ends with the same bits
+        as one that was not, unless the others have gone on without us, or we have used a later stream since.
+        """
+        messages = self.protocol.messages
+        taken = [s.incarnation for s in messages.streams if s.peer == self._stream.peer]
+        newest = max(taken, default=-1)
+        if self._resumed and not behind and newest <= self._stream.incarnation:
+            if not self.manifest.lockstep:
+                self._number = messages.version().get(self._stream, 0)
+        elif newest >= self._stream.incarnation:
+            self._stream = Stream(self._stream.peer, newest + 1)
+            self._number = 0
             self.protocol.stream = self._stream
         folder.note_stream(self.settings.folder, self._stream)
 
@@ -339,9 +331,10 @@ class Session:
         with deferred():
             self.replica.apply(due)
             self._held = [m for m in self._held if round_ is not None and m.round >= round_]
+            self._applied += due
         return due
 
-    def _wait(self, swarm: Swarm) -> tuple[str, ...]:
+    def _wait(self, swarm: AnySwarm) -> tuple[str, ...]:
         """In lockstep, wait for the others' messages; the names of those that missed the deadline."""
         worked = clock.now() - self._began
         late: list[str] = []
@@ -367,36 +360,5 @@ class Session:
         self._gradients.clear()
 
 
-def _check_patterns(settings: Settings, weights: Weights) -> None:
-    """Refuse a pattern of the settings that stands for nothing."""
-    for pattern in settings.dense:
-        if not any(fnmatch.fnmatchcase(t.name, pattern) for t in weights):
-            names = ", ".join(t.name for t in list(weights)[:5])
-            raise RecipeError(
-                f"dense={pattern!r} matches no trainable parameter; they are called {names} and so on"
-            )
-
-
-def manifest_of(model: nn.Module, weights: Weights, terms: Manifest) -> Manifest:
-    """A run's terms with the tensors that are here, to be compared with the run's own."""
-    return terms.model_copy(update={"tensors": weights.specs(), "frozen_digest": frozen_digest(model)})
-
-
-def _new_manifest(
-    model: nn.Module, weights: Weights, settings: Settings, rounds: int, title: str, recipe: dict[str, Any] | None
-) -> Manifest:
-    """The terms of a run that begins here."""
-    tensors, frozen = weights.specs(), frozen_digest(model)
-    return Manifest(
-        run=settings.run_name(frozen, [t.digest for t in tensors]),
-        model=title or type(model).__name__,
-        frozen_digest=frozen,
-        tensors=tensors,
-        epsilon=settings.epsilon,
-        scale_exponent=settings.scale_exponent,
-        rounds=rounds,
-        start_with=settings.start_with,
-        lockstep=settings.lockstep,
-        limits=Limits(learning_rate=settings.most_learning_rate, samples_per_message=MOST_CODES),
-        recipe=recipe,
-    )
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -29,7 +29,7 @@ class Settings:
         folder: where the gradient log is kept; without one, nothing is written.
         name: what others see this peer as.
         number: a small integer that only this peer has, which makes a calm run reproducible; without one the
-            peer's identity is random.
+            peer's identity is random, unless it trains alone without a folder.
         deadline: seconds that a step waits for others at most; by default three times what steps have taken,
             and never less than two seconds.
         patience: seconds to wait for the first peers, and at the end for the last bytes.
@@ -60,12 +60,19 @@ class Settings:
         if self.deadline is not None and self.deadline <= 0:
             raise RecipeError(f"deadline is {self.deadline!r}; expected a positive number of seconds")
 
+    @property
+    def alone(self) -> bool:
+        """Whether this peer neither listens nor joins."""
+        return self.listen is None and not self.join
+
     def run_name(self, *parts: Any) -> str:
         """32 hex digits that name a run: a hash of the seed and of what is trained."""
         return hashlib.blake2b(repr((self.seed, *parts)).encode(), digest_size=16).hexdigest()
 
     def peer_name(self, run: str) -> bytes | None:
         """The peer's 12 bytes in a run, or ``None`` for random ones."""
-        if self.number is None:
+        private = self.alone and self.folder is None
+        number = 0 if self.number is None and private else self.number
+        if number is None:
             return None
-        return hashlib.blake2b(f"{run} peer {self.number}".encode(), digest_size=12).digest()
+        return hashlib.blake2b(f"{run} peer {number}".encode(), digest_size=12).digest()

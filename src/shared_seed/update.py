@@ -93,7 +93,7 @@ def apply(
     """
     if not samples:
         return
-    units = sign * units_table(steps, weights.exponents, cpu.rounding_words(samples, len(weights)))
+    units = sign * units_table(steps, weights.exponents, cpu.rounding_words(samples, len(weights)), weights.rates)
     groups: list[slice] = []
     done = 0
     try:

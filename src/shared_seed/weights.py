@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import escape as glob_escape
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +26,8 @@ class Trainable:
 
     ``bound`` is a number of grid units that no element exceeds in magnitude, and stays below ``ceiling``, which
     leaves a dense tensor room for a probe; ``users`` are the modules that
-    apply the parameter as a matrix, empty for the dense family.
+    apply the parameter as a matrix, empty for the dense family; ``rate`` is its learning rate as a multiple of
+    what messages carry.
     """
 
     index: int
@@ -36,6 +38,7 @@ class Trainable:
     bound: int
     ceiling: int
     users: tuple[nn.Module, ...] = ()
+    rate: float = 1.0
 
     @property
     def values(self) -> Tensor:
@@ -107,15 +110,51 @@ def _matrix_users(model: nn.Module) -> dict[nn.Parameter, tuple[nn.Module, ...]]
     return {p: tuple(modules) for p, modules in users.items() if p not in excluded}
 
 
-def frozen_digest(model: nn.Module) -> str:
+def frozen_digest(model: nn.Module, weights: Weights) -> str:
     """A short SHA-256 over everything in the state dict that is not trained: names, dtypes, shapes, bytes."""
-    trained = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    parameters = {id(t.parameter) for t in weights}
+    trained = {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in parameters}
     total = hashlib.sha256()
     for name, values in model.state_dict().items():
         if name not in trained and isinstance(values, Tensor):
             total.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
             total.update(as_bytes(values))
     return total.hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How trainable parameters are treated, by name, where not all alike.
+
+    Args:
+        dense: shell patterns of parameters that get dense signs whatever module owns them.
+        rates: learning rate of each parameter as a multiple of what messages carry; parameters that are not
+            named are not trained. Without it, all that require grad are, at 1.
+        exponents: of grids that are given, as by a log, instead of chosen by the parameter's size.
+    """
+
+    dense: tuple[str, ...] = ()
+    rates: Mapping[str, float] | None = None
+    exponents: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, specs: Sequence[TensorSpec]) -> Choice:
+        """The choice that led to these specifications."""
+        return cls(
+            dense=tuple(glob_escape(t.name) for t in specs if t.family is Family.DENSE),
+            rates={t.name: t.rate for t in specs},
+            exponents={t.name: t.exponent for t in specs},
+        )
+
+    def grid(self, name: str, values: Tensor, epsilon: float) -> Grid:
+        """The grid of a parameter."""
+        if name in self.exponents:
+            return Grid(self.exponents[name])
+        return Grid.covering(float(values.abs().max()) if values.numel() else 0.0, epsilon)
+
+
+ALL = Choice()
+"""Train everything that requires grad."""
 
 
 @dataclass
@@ -125,13 +164,13 @@ class Weights:
     tensors: list[Trainable] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: nn.Module, epsilon: float, dense: Sequence[str] = ()) -> Weights:
+    def of(cls, model: nn.Module, epsilon: float, choice: Choice = ALL) -> Weights:
         """Snap a model's trainable parameters to their grids, in place.
 
         Args:
             model: any module; at least one parameter must require grad, all of them in float32.
             epsilon: the probe's step, a power of two; it must lie on every grid.
-            dense: shell patterns of parameter names that shall use dense signs whatever module owns them.
+            choice: how parameters are treated.
 
         Raises:
             ModelError: nothing is trainable, or something trainable is not float32.
@@ -140,29 +179,35 @@ class Weights:
         users = _matrix_users(model)
         weights = cls()
         for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            if parameter.dtype is not torch.float32:
-                raise ModelError(
-                    f"trainable parameter {name!r} is {parameter.dtype}; expected torch.float32, in which updates "
-                    "are exact; load the model with dtype=torch.float32 and let autocast compute in bf16"
-                )
-            if not parameter.is_contiguous():
-                parameter.data = parameter.data.contiguous()
-            modules = users.get(parameter, ())
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in dense):
-                modules = ()
-            largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
-            grid = Grid.covering(largest, epsilon)
-            parameter.data.copy_(torch.from_numpy(grid.snap(parameter.detach().cpu().numpy())))
-            family = Family.RANK1 if modules else Family.DENSE
-            ceiling = LIMIT if modules else LIMIT - round(epsilon / grid.unit)
-            entry = Trainable(len(weights.tensors), name, parameter, family, grid, LIMIT, ceiling, modules)
-            entry.measure()
-            weights.tensors.append(entry)
+            chosen = choice.rates is None or name in choice.rates
+            if parameter.requires_grad and chosen:
+                weights._add(name, parameter, users.get(parameter, ()), epsilon, choice)
         if not weights.tensors:
-            raise ModelError("no parameter of the model requires grad; expected at least one to train")
+            raise ModelError(
+                "no parameter of the model requires grad and is in the optimizer; expected at least one to train"
+            )
         return weights
+
+    def _add(
+        self, name: str, parameter: nn.Parameter, users: tuple[nn.Module, ...], epsilon: float, choice: Choice
+    ) -> None:
+        if parameter.dtype is not torch.float32:
+            raise ModelError(
+                f"trainable parameter {name!r} is {parameter.dtype}; expected torch.float32, in which updates "
+                "are exact; load the model with dtype=torch.float32 and let autocast compute in bf16"
+            )
+        if not parameter.is_contiguous():
+            parameter.data = parameter.data.contiguous()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in choice.dense):
+            users = ()
+        grid = choice.grid(name, parameter.detach(), epsilon)
+        parameter.data.copy_(torch.from_numpy(grid.snap(parameter.detach().cpu().numpy())))
+        family = Family.RANK1 if users else Family.DENSE
+        ceiling = LIMIT if users else LIMIT - round(epsilon / grid.unit)
+        rate = 1.0 if choice.rates is None else choice.rates[name]
+        entry = Trainable(len(self.tensors), name, parameter, family, grid, LIMIT, ceiling, users, rate)
+        entry.measure()
+        self.tensors.append(entry)
 
     def __iter__(self) -> Iterator[Trainable]:
         return iter(self.tensors)
@@ -174,6 +219,11 @@ class Weights:
     def exponents(self) -> NDArray[np.int64]:
         """int64 [tensors]: each grid's exponent."""
         return np.array([t.grid.exponent for t in self.tensors], np.int64)
+
+    @property
+    def rates(self) -> NDArray[np.float64]:
+        """float64 [tensors]: each learning rate as a multiple of what messages carry."""
+        return np.array([t.rate for t in self.tensors], np.float64)
 
     @property
     def count(self) -> int:
@@ -189,6 +239,7 @@ class Weights:
                 family=t.family,
                 exponent=t.grid.exponent,
                 digest=_short_digest(t.values),
+                rate=t.rate,
             )
             for t in self.tensors
         )

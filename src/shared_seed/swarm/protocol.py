@@ -100,7 +100,13 @@ class Protocol:
     """One peer's view of the swarm."""
 
     def __init__(
-        self, stream: Stream, name: str, terms: Terms, messages: MessageSet, timing: Timing | None = None
+        self,
+        stream: Stream,
+        name: str,
+        terms: Terms,
+        messages: MessageSet,
+        timing: Timing | None = None,
+        first_beat: int = 0,
     ) -> None:
         self.stream = stream
         self.name = name
@@ -116,7 +122,7 @@ class Protocol:
         self._links: dict[Link, Stream] = {}
         self._dialled: dict[Link, float] = {}
         self._fresh: list[Message] = []
-        self._beat = 0
+        self._beat = first_beat
         self._next_beat = 0.0
         self._last_beat = 0.0
         self._asked: dict[Stream, tuple[float, Link]] = {}

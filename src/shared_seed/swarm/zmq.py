@@ -10,7 +10,6 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import zmq
@@ -28,6 +27,7 @@ from shared_seed.manifest import Manifest
 from shared_seed.messages import KIND, Message, Stream
 from shared_seed.swarm import wire
 from shared_seed.swarm.protocol import Link, Output, Protocol, Send
+from shared_seed.swarm.traffic import Traffic
 from shared_seed.swarm.wire import State
 
 POLL = 50
@@ -42,20 +42,6 @@ QUEUE = 100_000
 Answer = TypeVar("Answer")
 
 _ADDRESS = re.compile(r"^tcp://(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+|\*):(?P<port>[0-9]{1,5})$")
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Payload bytes and frames that went over the sockets; a published frame counts once per subscriber.
-
-    ``gradient`` fields count gradient messages alone, the others everything.
-    """
-
-    sent: int = 0
-    received: int = 0
-    gradient_sent: int = 0
-    gradient_received: int = 0
-    refused: int = 0
 
 
 def parse(address: str) -> tuple[str, int]:

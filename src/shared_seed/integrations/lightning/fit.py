@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from shared_seed.classification import Batch
 from shared_seed.integrations.lightning.strategy import SharedSeedStrategy
 from shared_seed.job import Job
-from shared_seed.session import Outcome
+from shared_seed.outcome import Outcome
 
 
 class ClassificationModule(LightningModule):  # type: ignore[misc]

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from shared_seed.errors import ModelError
-from shared_seed.session import Outcome, Session, Step
+from shared_seed.outcome import Outcome, Step
+from shared_seed.session import Session
 from shared_seed.settings import Settings
+from shared_seed.training import Training
 
 
 class SharedSeedStrategy(SingleDeviceStrategy):  # type: ignore[misc]
@@ -171,9 +173,10 @@ class SharedSeedStrategy(SingleDeviceStrategy):  # type: ignore[misc]
         if self.session is None:
             trainer = self.lightning_module.trainer
             rounds = trainer.max_steps if trainer.max_steps > 0 else int(trainer.estimated_stepping_batches)
-            self.session = Session.open(
-                self._trained(), self.settings, rounds, self.title, self.recipe, self.lightning_module
+            training = Training(
+                rounds=rounds, title=self.title, recipe=self.recipe, evaluated=self.lightning_module
             )
+            self.session = Session.open(self._trained(), self.settings, training)
             self.session.begin()
         return self.session
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from shared_seed.errors import ModelError, RecipeError
-from shared_seed.session import Outcome, Session, Step
+from shared_seed.outcome import Outcome, Step
+from shared_seed.session import Session
 from shared_seed.settings import Settings
+from shared_seed.training import Training
 
 _SHADOWED = ("compute_loss", "_run_epoch")
 """What is replaced on the Trainer's instance for the time of training."""
@@ -65,7 +67,11 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         trainer = _calling_trainer(self)
         if args.fp16:
             raise ModelError("fp16 scales losses for backprop; expected bf16 or fp32; set bf16=True instead")
-        self.session = Session.open(kwargs["model"], self.settings, state.max_steps, self.title, self.recipe)
+        self.session = Session.open(
+            kwargs["model"],
+            self.settings,
+            Training(rounds=state.max_steps, title=self.title, recipe=self.recipe),
+        )
         self._install(trainer, self.session)
         try:
             self.session.begin()

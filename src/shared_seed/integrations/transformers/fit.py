@@ -10,7 +10,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from shared_seed.integrations.transformers.callback import SharedSeedCallback
 from shared_seed.job import Job
-from shared_seed.session import Outcome
+from shared_seed.outcome import Outcome
 
 
 def fit(job: Job) -> Outcome | None:

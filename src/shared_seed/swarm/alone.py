@@ -1,0 +1,44 @@
+"""A peer without others: the same calls as :class:`~shared_seed.swarm.zmq.Swarm`, no socket and no thread, so
+that a process that trains alone may fork data-loader workers as it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from shared_seed import clock
+from shared_seed.messages import Message
+from shared_seed.swarm.protocol import Protocol
+from shared_seed.swarm.traffic import Traffic
+from shared_seed.swarm.wire import State
+
+Answer = TypeVar("Answer")
+
+
+class Alone:
+    """The protocol with nobody to talk to; see :class:`~shared_seed.swarm.zmq.Swarm` for the methods."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.traffic = Traffic()
+        self.address: str | None = None
+        self._protocol = protocol
+
+    def enter(self, state: State, round_: int, digest: bytes = b"") -> None:
+        """State what this peer is at."""
+        self._protocol.enter(state, round_, clock.now(), digest)
+
+    def publish(self, message: Message) -> None:
+        """Put our next message into the set."""
+        self._protocol.publish(message, clock.now())
+
+    def ask(self, question: Callable[[Protocol, float], Answer]) -> Answer:
+        """The answer of ``question(protocol, now)``."""
+        return question(self._protocol, clock.now())
+
+    def wait(self, done: Callable[[Protocol, float], bool], timeout: float) -> bool:
+        """``done(protocol, now)``: nothing will arrive."""
+        return done(self._protocol, clock.now())
+
+    def close(self) -> None:
+        """Nothing is open."""

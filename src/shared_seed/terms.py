@@ -1,0 +1,115 @@
+"""The terms that a session trains on: a run that begins here, that it joins, or that it goes on with."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+
+from torch import nn
+
+from shared_seed import folder
+from shared_seed.errors import LogError, RecipeError
+from shared_seed.log import Contents
+from shared_seed.manifest import Limits, Manifest
+from shared_seed.messages import MOST_CODES
+from shared_seed.probe import check_epsilon
+from shared_seed.replica import Replica
+from shared_seed.settings import Settings
+from shared_seed.snapshot import Snapshot
+from shared_seed.swarm.zmq import fetch_manifest
+from shared_seed.training import Training
+from shared_seed.update import check_device
+from shared_seed.weights import Choice, Weights, frozen_digest
+
+
+def agree(model: nn.Module, settings: Settings, training: Training) -> tuple[Replica, Contents | None]:
+    """Put a model on the grids of its run; also gives what the log in the folder holds, if there is one.
+
+    Raises:
+        ManifestMismatchError: the run, the log or the checkpoint is about something else; names the field.
+        LogError: the log in the folder cannot be used, or the checkpoint's weights are not what it states.
+        SwarmError: nobody answers.
+        ModelError, GridError: the model cannot be trained.
+    """
+    logged = folder.logged(settings.folder)
+    known = _known(settings, training, logged)
+    rates = training.groups.rates if training.groups else None
+    resume = training.resume
+    if known is None:
+        weights = Weights.of(model, settings.epsilon, Choice(dense=settings.dense, rates=rates))
+        _check_patterns(settings.dense, weights)
+        manifest = _begun(model, weights, settings, training)
+    else:
+        theirs = Choice.of(known.tensors)
+        exponents = theirs.exponents if resume else {}
+        weights = Weights.of(model, known.epsilon, Choice(dense=theirs.dense, rates=rates, exponents=exponents))
+        manifest = _resumed(weights, resume, known) if resume else manifest_of(model, weights, known)
+        manifest.check_equal(known)
+    for device in {t.parameter.device for t in weights}:
+        check_device(device)
+    return Replica(weights, manifest), logged
+
+
+def manifest_of(model: nn.Module, weights: Weights, terms: Manifest) -> Manifest:
+    """A run's terms with the tensors that are here, to be compared with the run's own."""
+    return terms.model_copy(update={"tensors": weights.specs(), "frozen_digest": frozen_digest(model, weights)})
+
+
+def _known(settings: Settings, training: Training, logged: Contents | None) -> Manifest | None:
+    """The terms that are there already: the swarm's, the log's, the checkpoint's; all that there are agree."""
+    resume = training.resume
+    theirs = fetch_manifest(settings.join[0], settings.patience) if settings.join else None
+    if theirs is not None:
+        check_epsilon(theirs.epsilon)
+    if logged is not None and theirs is not None:
+        logged.manifest.check_equal(theirs)
+    known = theirs or (logged.manifest if logged else None)
+    if resume is None:
+        return known
+    # How long a run is to be may change when it is taken up again; the noise does not depend on it.
+    rounds = known.rounds if known else training.rounds
+    continued = resume.contents.manifest.model_copy(update={"rounds": rounds})
+    if known is not None:
+        continued.check_equal(known)
+    return continued
+
+
+def _resumed(weights: Weights, resume: Snapshot, terms: Manifest) -> Manifest:
+    """The terms as a checkpoint's weights have them, which are no longer those that the run began from."""
+    assert resume.contents.digest is not None
+    if weights.digest() != resume.contents.digest[1]:
+        raise LogError(
+            "the weights are not those that the checkpoint's gradient log leads to; expected its own weights; "
+            "load the checkpoint unchanged, or delete its shared-seed state to begin a new run from these weights"
+        )
+    first = {t.name: t.digest for t in terms.tensors}
+    specs = tuple(t.model_copy(update={"digest": first.get(t.name, t.digest)}) for t in weights.specs())
+    return terms.model_copy(update={"tensors": specs})
+
+
+def _check_patterns(dense: Iterable[str], weights: Weights) -> None:
+    """Refuse a pattern of the settings that stands for nothing."""
+    for pattern in dense:
+        if not any(fnmatch.fnmatchcase(t.name, pattern) for t in weights):
+            names = ", ".join(t.name for t in list(weights)[:5])
+            raise RecipeError(
+                f"dense={pattern!r} matches no trainable parameter; they are called {names} and so on"
+            )
+
+
+def _begun(model: nn.Module, weights: Weights, settings: Settings, training: Training) -> Manifest:
+    """The terms of a run that begins here."""
+    tensors, frozen = weights.specs(), frozen_digest(model, weights)
+    return Manifest(
+        run=settings.run_name(frozen, [t.digest for t in tensors]),
+        model=training.title or type(model).__name__,
+        frozen_digest=frozen,
+        tensors=tensors,
+        epsilon=settings.epsilon,
+        scale_exponent=settings.scale_exponent,
+        rounds=training.rounds,
+        start_with=settings.start_with,
+        lockstep=settings.lockstep,
+        limits=Limits(learning_rate=settings.most_learning_rate, samples_per_message=MOST_CODES),
+        recipe=training.recipe,
+    )
