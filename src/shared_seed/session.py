@@ -119,6 +119,11 @@ class Session:
         return bounded and self.round >= self.manifest.rounds
 
     @property
+    def probes(self) -> int:
+        """How many have been measured since the last step."""
+        return len(self._codes)
+
+    @property
     def traffic(self) -> Traffic:
         """Bytes so far."""
         return self.swarm.traffic if self.swarm else Traffic()
