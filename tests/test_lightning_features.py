@@ -242,7 +242,7 @@ def test_a_reward_that_has_no_gradient_is_maximised(tmp_path: Path) -> None:
 
 def test_loggers_get_the_projected_gradient_peers_and_bytes(tmp_path: Path) -> None:
     logger, recorder = Counting(), Recorder()
-    strategy = SharedSeedStrategy(ALONE, on_step=recorder)
+    strategy = SharedSeedStrategy(ALONE, show=True, on_step=recorder)
     trainer_of(tmp_path, strategy, logger=logger, log_every_n_steps=2).fit(Module(), batches())
     found = logger.of("projected_grad")
     assert found == [step.gradient for step in recorder.steps][1::2]
@@ -260,7 +260,7 @@ def test_the_progress_bar_shows_peers_and_projected_gradient_while_training(tmp_
 
     bar = Bar(refresh_rate=1)
     module, recorder = Module(), Recorder()
-    strategy = SharedSeedStrategy(ALONE, on_step=recorder)
+    strategy = SharedSeedStrategy(ALONE, show=True, on_step=recorder)
     trainer_of(tmp_path, strategy, enable_progress_bar=True, callbacks=[bar]).fit(module, batches())
     assert [metrics["peers"] for metrics in seen] == [1] * 4
     assert [float(m["projected_grad"]) for m in seen] == pytest.approx(

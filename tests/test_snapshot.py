@@ -129,7 +129,7 @@ def test_other_weights_than_the_checkpoints_are_refused() -> None:
     model, snapshot = stopped_after(2)
     with torch.no_grad():
         next(model.parameters())[0, 0] += 1
-    with pytest.raises(LogError, match="the weights are not those that the checkpoint's gradient log leads to"):
+    with pytest.raises(ManifestMismatchError, match="the weights are not those that the checkpoint's"):
         begun(model, resume=snapshot)
 
 

@@ -115,8 +115,7 @@ class Session:
 
     def is_over(self) -> bool:
         """Whether the run's last round is done; alone and without a folder, that is the Trainer's to say."""
-        bounded = self.settings.folder is not None or not self.settings.alone
-        return bounded and self.round >= self.manifest.rounds
+        return not self.settings.private and self.round >= self.manifest.rounds
 
     @property
     def probes(self) -> int:

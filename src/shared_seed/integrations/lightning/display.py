@@ -9,15 +9,16 @@ from shared_seed.session import Session
 
 
 class Display:
-    """Adds the last step's figures to the progress bar while a session is open, and logs them."""
+    """Adds the last step's figures to the progress bar while a session is open, and logs them, if wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
         self._bar: Any = None
         self._shown: dict[str, Any] = {}
 
     def attach(self, trainer: Any) -> None:
         """Shadow the progress bar's metrics on the instance, with our figures among them."""
-        bar = trainer.progress_bar_callback
+        bar = trainer.progress_bar_callback if self.wanted else None
         if bar is None or "get_metrics" in bar.__dict__:
             return
         own = bar.get_metrics
@@ -37,6 +38,8 @@ class Display:
 
     def show(self, trainer: Any, session: Session, step: Step) -> None:
         """Take in a step; it is logged as often as the Trainer logs."""
+        if not self.wanted:
+            return
         self._shown = {"peers": step.peers, "projected_grad": f"{step.gradient:.3g}"}
         if trainer.loggers and trainer._logger_connector.should_update_logs:
             traffic = session.traffic

@@ -35,7 +35,6 @@ class Evaluation:
         self.module = module
         self.reward = reward
         self.outputs: list[Any] = []
-        self.losses: list[float] = []
         self._step = step
         self._fetched: list[Any] = []
         self._arguments = arguments
@@ -47,21 +46,20 @@ class Evaluation:
             output = self._step(*(self._given(argument) for argument in self._arguments))
         self.outputs.append(output)
         loss = output.get("loss") if isinstance(output, Mapping) else output
-        if isinstance(loss, Tensor):
-            self.losses.append(float(loss.detach()))
         if self.reward is not None:
             return None if output is None else -self.reward(output, self._arguments[0])
         return loss if isinstance(loss, Tensor) else None
 
     def result(self, device: torch.device) -> Any:
-        """What ``training_step`` shall seem to have returned: the first output, with the mean of both losses on a
-        leaf of its own, so that the backward pass runs as ever and no parameter sees it.
+        """What ``training_step`` shall seem to have returned: the first output, which is what it has logged, with
+        the loss on a leaf of its own, so that the backward pass runs as ever and no parameter sees it.
         """
         first = self.outputs[0]
-        if not self.losses:
+        loss = first.get("loss") if isinstance(first, Mapping) else first
+        if not isinstance(loss, Tensor):
             return first
-        mean = torch.tensor(sum(self.losses) / len(self.losses), device=device, requires_grad=True)
-        return {**first, "loss": mean} if isinstance(first, Mapping) else mean
+        leaf = loss.detach().to(device=device, dtype=torch.float32, copy=True).requires_grad_()
+        return {**first, "loss": leaf} if isinstance(first, Mapping) else leaf
 
     def _given(self, argument: Any) -> Any:
         """An argument; an iterator over batches gives the second evaluation the same ones as the first."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from shared_seed.errors import ManifestMismatchError, ModelError
+from shared_seed.errors import HeadroomError, ManifestMismatchError, ModelError
 from shared_seed.generators import Generators
 from shared_seed.integrations.lightning import checks
 from shared_seed.integrations.lightning.display import Display
@@ -42,6 +42,8 @@ class PeerStrategy(Ranks):
             manifest and the log as without Lightning, so that they also replay, and peers also join, without it.
         reward: ``reward(output of training_step, batch)``, any number; it is maximised instead of minimising the
             loss, and need not be differentiable.
+        show: add peers, projected gradient and bytes to progress bar and loggers; by default when there are
+            others.
         title: what the manifest calls the base model.
         recipe: carried in the manifest for peers that join.
         on_step: called with every :class:`~shared_seed.outcome.Step`.
@@ -54,11 +56,10 @@ class PeerStrategy(Ranks):
     """
 
     strategy_name = "shared_seed"
-    num_nodes = 1
     optimizers: Any
     precision_plugin: Any
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a choice of the user's
         self,
         settings: Settings | None = None,
         *,
@@ -66,6 +67,7 @@ class PeerStrategy(Ranks):
         listen: str | None = None,
         root: str = "",
         reward: Reward | None = None,
+        show: bool | None = None,
         title: str = "",
         recipe: dict[str, Any] | None = None,
         on_step: Callable[[Session, Step], None] | None = None,
@@ -88,7 +90,8 @@ class PeerStrategy(Ranks):
         self._resume: Snapshot | None = None
         self._last: Snapshot | None = None
         self._told: set[str] = set()
-        self._display = Display()
+        self._show = show
+        self._display = Display(False)
 
     # Setting up
 
@@ -108,6 +111,12 @@ class PeerStrategy(Ranks):
         return not (module.automatic_optimization and _is_mock(self.optimizers))
 
     # Training
+
+    def on_train_start(self) -> None:
+        """Put the weights on their grid and meet the others, before the first batch."""
+        super().on_train_start()  # type: ignore[misc]
+        if self._trains():
+            self._begun()
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """One probe: ``training_step`` at both sides; counts and logs once."""
@@ -134,11 +143,19 @@ class PeerStrategy(Ranks):
             return result
         if session.probes and not session.is_over():
             assert self._groups is not None
-            step = session.step(self._groups.learning_rate(optimizer))
-            self._report(session, step)
+            self._step(session, self._groups.learning_rate(optimizer))
         if session.is_over():
             self.lightning_module.trainer.should_stop = True
         return result
+
+    def _step(self, session: Session, learning_rate: float) -> None:
+        try:
+            self._report(session, session.step(learning_rate))
+        except HeadroomError as error:
+            if not self.settings.private or self.is_distributed:
+                raise
+            self._inform(f"{error}; since nobody else trains along, a new run begins on a wider grid")
+            self._leave()
 
     def _report(self, session: Session, step: Step) -> None:
         if step.abstained:
@@ -152,13 +169,15 @@ class PeerStrategy(Ranks):
             self.on_step(session, step)
 
     def _begun(self) -> Session:
-        """The session; opened at the first batch, when the model is as it will be trained."""
+        """The session in progress, or a new one with what is trained now."""
         if self.session is not None and not self.session.probes:
             assert self._groups is not None
             if not self._groups.hold(self.optimizers[0]):
                 self._part()
         if self.session is None:
             self.session = self._open()
+            others = self.is_distributed or not self.settings.alone
+            self._display = Display(others if self._show is None else self._show)
             self._display.attach(self.lightning_module.trainer)
             self.session.begin()
         return self.session
@@ -166,7 +185,7 @@ class PeerStrategy(Ranks):
     def _part(self) -> None:
         """Leave a run whose parameters or ratios of learning rates are no longer those that are trained."""
         assert self.session is not None
-        if not self.settings.alone or self.settings.folder is not None or self.is_distributed:
+        if not self.settings.private or self.is_distributed:
             raise ModelError(
                 "which parameters are trained, or how their learning rates relate, has changed during a run that "
                 "other peers or a log share; expected them to stay; freeze parameters and set up the optimizer "
@@ -192,7 +211,7 @@ class PeerStrategy(Ranks):
         try:
             return self.open_together(model, self.settings, training)
         except ManifestMismatchError as error:
-            if resume is None or not self.settings.alone or self.is_distributed:
+            if resume is None or not self.settings.private or self.is_distributed:
                 raise
             self._inform(f"the checkpoint's run cannot go on here ({error}); a new one begins from its weights")
             return self.open_together(model, self.settings, replace(training, resume=None))

@@ -32,7 +32,11 @@ class Ranks:
     cluster_environment: Any
     lightning_module: Any
     model: Any
-    num_nodes: int
+    num_nodes = 1
+    world_size = 1
+    global_rank = 0
+    local_rank = 0
+    node_rank = 0
 
     def lightning(self, name: str) -> Any:
         """A module of Lightning under the name that this strategy is for."""
@@ -44,24 +48,9 @@ class Ranks:
         return len(self.parallel_devices or [None])
 
     @property
-    def world_size(self) -> int:
-        """Processes on all machines."""
-        return self.num_nodes * self.processes
-
-    @property
     def is_distributed(self) -> bool:
         """Whether each process shall get its own shard of the data."""
         return self.world_size > 1
-
-    @property
-    def global_rank(self) -> int:
-        """Which of all processes this is."""
-        return int(self.cluster_environment.global_rank()) if self.is_distributed else 0
-
-    @property
-    def local_rank(self) -> int:
-        """Which of this machine's processes this is."""
-        return int(self.cluster_environment.local_rank()) if self.is_distributed else 0
 
     @property
     def is_global_zero(self) -> bool:
@@ -80,11 +69,15 @@ class Ranks:
         return {"num_replicas": self.world_size, "rank": self.global_rank}
 
     def set_world_ranks(self) -> None:
-        """Tell the environment what the Trainer's arguments say."""
+        """Find out who this process is, from the Trainer's arguments and the environment."""
+        self.world_size = self.num_nodes * self.processes
         if self.is_distributed:
             environment = self.cluster_environment
-            environment.set_global_rank(environment.node_rank() * self.processes + self.local_rank)
+            self.local_rank = environment.local_rank()
+            self.node_rank = environment.node_rank()
+            environment.set_global_rank(self.node_rank * self.processes + self.local_rank)
             environment.set_world_size(self.world_size)
+            self.global_rank = environment.global_rank()
 
     def _configure_launcher(self) -> None:
         """Let Lightning start the other processes of this machine, unless somebody else does."""
