@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,6 +16,8 @@ from shared_seed.bookkeeping import untouched
 
 
 class Keeping(nn.Module):
+    for_all: ClassVar[list[int]] = [1]
+
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(2, 2)
@@ -43,6 +45,7 @@ def use(module: Any) -> None:
     module.tally.update("bc")
     module.ordered.move_to_end("a")
     module.fresh = 1
+    module.for_all.append(2)
 
 
 def test_counters_and_containers_have_their_contents_back() -> None:
@@ -52,6 +55,8 @@ def test_counters_and_containers_have_their_contents_back() -> None:
     with untouched([module]):
         use(module)
         assert module.count == 4
+        assert Keeping.for_all == [1, 2]
+    assert Keeping.for_all == [1]
     assert repr({k: v for k, v in vars(module).items() if not k.startswith("_")}) == before
     assert {name: id(value) for name, value in vars(module).items()} == kept
 

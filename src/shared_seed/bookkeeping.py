@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 _MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
 _SEQUENCES = (list, deque)
+_CONTAINERS = (*_MAPPINGS, *_SEQUENCES, set)
 
 _MODULE_PARTS = frozenset(vars(nn.Module()))
 """What torch itself keeps in a module: parameters, buffers and hooks, which are others' to restore."""
@@ -27,13 +28,15 @@ MOST_DEEP = 4
 def untouched(owners: Iterable[Any]) -> Iterator[None]:
     """Take back, afterwards, what happens inside to the attributes of some objects.
 
-    Attributes that were set, added or deleted are as before; built-in containers in them, and the tensors of a
-    metric's state, have their contents back. Other objects are not looked into.
+    Attributes that were set, added or deleted are as before; built-in containers in them and in their classes, and
+    the tensors of a metric's state, have their contents back. Other objects are not looked into.
 
     Args:
         owners: modules, trainers and the like; each with its attributes in ``__dict__``.
     """
+    owners = list(owners)
     kept = [(owner.__dict__, _attributes(owner)) for owner in owners]
+    shared = [(value, _contents(value, False, MOST_DEEP)) for value in _of_classes({type(o) for o in owners})]
     try:
         yield
     finally:
@@ -43,6 +46,8 @@ def untouched(owners: Iterable[Any]) -> Iterator[None]:
             for name, (value, contents) in saved.items():
                 _restore(value, contents)
                 attributes[name] = value
+        for value, contents in shared:
+            _restore(value, contents)
 
 
 def _attributes(owner: Any) -> dict[str, tuple[Any, Any]]:
@@ -56,6 +61,15 @@ def _attributes(owner: Any) -> dict[str, tuple[Any, Any]]:
         for name, value in owner.__dict__.items()
         if name not in skipped
     }
+
+
+def _of_classes(classes: Iterable[type]) -> Iterator[Any]:
+    """The containers that classes keep for all their instances."""
+    for kind in classes:
+        for base in kind.__mro__:
+            for name, value in vars(base).items():
+                if type(value) in _CONTAINERS and not name.startswith("__"):
+                    yield value
 
 
 def _contents(value: Any, is_state: bool, depth: int) -> Any:

@@ -61,7 +61,7 @@ class Session:
         self._resumed = False
         self._stream = stream
         self._durations: list[float] = []
-        self._began = clock.now()
+        self._began = 0.0
         agreed = Terms(
             manifest.digest(),
             manifest.pack(),
@@ -156,7 +156,8 @@ class Session:
         self._apply_before(self.round if self.manifest.lockstep else None)
         self._claim_stream(behind)
         swarm.enter(State.TRAINING, self.round)
-        self._began = clock.now()
+        if not self.settings.alone:
+            self._began = clock.now()
 
     def measure(self, loss: Callable[[], Any], context: AbstractContextManager[Any] | None = None) -> Measurement:
         """Probe the loss along the next direction; its byte goes into the next message.
@@ -226,6 +227,21 @@ class Session:
         )
         self._forget_probes()
         return report
+
+    def outgrow(self) -> None:
+        """After a HeadroomError of a private session: make the step on a wider grid, and end the session.
+
+        A new one goes on from there: it is another run, since nobody can follow this one across grids.
+
+        Raises:
+            HeadroomError: the step does not fit the wider grid either.
+        """
+        if not self.settings.private:
+            raise RecipeError("only a session that nobody follows can leave its grid; start a new run instead")
+        self.perturbation.settle()
+        self.replica.outgrow(self._held)
+        self._held.clear()
+        self.close()
 
     def snapshot(self) -> Snapshot:
         """Where this session stands between two steps, for a checkpoint to keep beside the weights."""
@@ -340,6 +356,8 @@ class Session:
 
     def _wait(self, swarm: AnySwarm) -> tuple[str, ...]:
         """In lockstep, wait for the others' messages; the names of those that missed the deadline."""
+        if self.settings.alone:
+            return ()
         worked = clock.now() - self._began
         late: list[str] = []
         if self.manifest.lockstep and not swarm.wait(

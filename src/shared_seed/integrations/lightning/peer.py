@@ -115,7 +115,8 @@ class PeerStrategy(Ranks):
     def on_train_start(self) -> None:
         """Put the weights on their grid and meet the others, before the first batch."""
         super().on_train_start()  # type: ignore[misc]
-        if self._trains():
+        # A callback may unfreeze parameters when the first epoch starts; then the first batch is early enough.
+        if self._trains() and any(p.requires_grad for g in self.optimizers[0].param_groups for p in g["params"]):
             self._begun()
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -154,8 +155,12 @@ class PeerStrategy(Ranks):
         except HeadroomError as error:
             if not self.settings.private or self.is_distributed:
                 raise
-            self._inform(f"{error}; since nobody else trains along, a new run begins on a wider grid")
+            self._inform(
+                f"{error}; since nobody else trains along, training goes on, as a new run on a wider grid"
+            )
+            session.outgrow()
             self._leave()
+            self._begun()
 
     def _report(self, session: Session, step: Step) -> None:
         if step.abstained:
