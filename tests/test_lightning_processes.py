@@ -87,7 +87,7 @@ def test_under_torchrun_every_rank_is_a_peer(pair: Path, tmp_path: Path) -> None
     assert_alike(result(pair, 0), result(tmp_path, 0), result(tmp_path, 1))
 
 
-def test_under_slurm_every_task_is_a_peer(pair: Path, tmp_path: Path) -> None:
+def test_under_slurm_every_task_is_a_peer(tmp_path: Path) -> None:
     job = {
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NAME": "train",
@@ -102,7 +102,6 @@ def test_under_slurm_every_task_is_a_peer(pair: Path, tmp_path: Path) -> None:
     ]
     for task in tasks:
         end(task)
-    # The script seeds itself by LOCAL_RANK, which SLURM does not set, so both begin with the first one's weights.
     assert_alike(result(tmp_path, 0), result(tmp_path, 1))
     assert result(tmp_path, 0)["streams"] == 2
 
