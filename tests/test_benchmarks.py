@@ -19,7 +19,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_benchmark_has_a_test_here() -> None:
     names = {path.stem for path in BENCHMARKS.glob("*.py")}
-    assert names == {"import_torch", "plugins", "probe_noise", "prompts"}
+    assert names == {"decay_noise", "import_torch", "plugins", "probe_noise", "prompts"}
     assert all(f"test_{name}" in dir(sys.modules[__name__]) for name in names)
 
 
@@ -118,3 +118,12 @@ def test_upstream_lightning_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         lightning_plugin.pytest_unconfigure(None)
     assert type(Trainer(**arguments).strategy).__name__ == "SingleDeviceStrategy"
+
+
+def test_decay_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import decay_noise
+
+    of_loss, of_decay = decay_noise.measure(tiny.recipe(tmp_path), 3)
+    assert of_loss > 0
+    assert of_decay > 0
+    assert "rms over 3 directions" in capsys.readouterr().out
