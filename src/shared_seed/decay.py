@@ -71,6 +71,6 @@ class Loudness:
             return None
         of_loss, of_decay = (math.sqrt(total / self._probes) for total in (self._loss, self._decay))
         return (
-            f"projected gradients are mostly weight decay, root mean square {of_decay:.3g} against {of_loss:.3g} of "
-            "the loss, so that training learns little; lower weight_decay, or set it to 0"
+            f"projected gradients are mostly weight decay, root mean square {of_decay:.3g} against {of_loss:.3g} "
+            "of the loss, so that training learns little; lower weight_decay, or set it to 0"
         )
