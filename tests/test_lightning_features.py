@@ -294,6 +294,36 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path: Path, arguments: Any
     assert module.evaluated.batches == []
 
 
+def test_losses_that_are_not_finite_abstain_and_are_told_of_once(tmp_path: Path, said: Any) -> None:
+    module, recorder = Module(), Recorder()
+    Weights.of(module, ALONE.epsilon)
+    before = models.bits(module)
+    module.training_step = lambda batch, batch_idx: module.model(batch[0]).mean() * float("nan")  # type: ignore[method-assign]
+    trainer_of(tmp_path, SharedSeedStrategy(ALONE, on_step=recorder)).fit(module, batches())
+    assert [step.abstained for step in recorder.steps] == [1] * 4
+    assert models.bits(module) == before
+
+
+def test_what_a_module_prints_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Printing(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.print(f"batch {batch_idx}")
+            return super().training_step(batch, batch_idx)
+
+    trainer_of(tmp_path, "shared_seed").fit(Printing(), batches())
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("batch")]
+    assert printed == ["batch 0", "batch 1", "batch 2", "batch 3"]
+
+
+def test_detect_anomaly_stops_at_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    module = Module()
+    module.training_step = lambda batch, batch_idx: module.model(batch[0]).mean() * float("nan")  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="detect_anomaly: the loss is nan on one side of the probe"):
+        trainer_of(tmp_path, "shared_seed", detect_anomaly=True).fit(module, batches())
+    del module.training_step
+    assert_left_alone(module)
+
+
 def test_join_and_listen_are_shorthands_of_the_settings() -> None:
     strategy = SharedSeedStrategy(Settings(name="me"), join="tcp://there:5555", listen="tcp://127.0.0.1:5555")
     assert strategy.settings == Settings(name="me", join=("tcp://there:5555",), listen="tcp://127.0.0.1:5555")

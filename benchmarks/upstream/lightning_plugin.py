@@ -1,10 +1,11 @@
 """A pytest plugin for Lightning's own tests: ``-p lightning_plugin`` trains with shared-seed wherever a Trainer
-would have chosen its single-device strategy, under both names of Lightning. The tests are not edited.
+would have chosen its single-device strategy, under either name of Lightning. The tests are not edited.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
@@ -15,10 +16,10 @@ _undo: list[Any] = []
 def pytest_configure(config: Any) -> None:
     """Switch the strategy on."""
     for package in PACKAGES:
-        try:
-            connector = importlib.import_module(f"{package}.trainer.connectors.accelerator_connector")
-        except ImportError:
+        # Importing the other name would change how the first one logs.
+        if package not in sys.modules and package != PACKAGES[0]:
             continue
+        connector = importlib.import_module(f"{package}.trainer.connectors.accelerator_connector")
         kind, stock = connector._AcceleratorConnector, connector._AcceleratorConnector._choose_strategy
         single = connector.SingleDeviceStrategy
 

@@ -15,6 +15,10 @@ Reward = Callable[[Any, Any], Any]
 """``reward(output of training_step, batch)``: a number that shall become large."""
 
 
+_TOLD = ("log", "log_dict", "print")
+"""How a LightningModule tells of what it does."""
+
+
 class Evaluation:
     """Evaluates one batch twice; the second time leaves no trace but its loss.
 
@@ -90,12 +94,12 @@ class _Replaying:
 
 @contextmanager
 def _leaving_no_trace(module: nn.Module) -> Iterator[None]:
-    """Let ``self.log`` do nothing, and take back what happens to the attributes of the model's modules."""
+    """Let ``self.log`` and its like do nothing, and take back what happens to attributes of modules."""
     modules = list(module.modules())
     with untouched(modules):
         for part in modules:
             if callable(getattr(part, "log_dict", None)):
-                part.__dict__["log"] = part.__dict__["log_dict"] = _nothing
+                part.__dict__.update(dict.fromkeys(_TOLD, _nothing))
         yield
 
 

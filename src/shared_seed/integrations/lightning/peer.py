@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -128,7 +129,13 @@ class PeerStrategy(Ranks):
         if session.is_over():
             return None
         evaluation = Evaluation(self.lightning_module, step, args, self.reward)
-        session.measure(evaluation, self.precision_plugin.train_step_context())
+        measured = session.measure(evaluation, self.precision_plugin.train_step_context())
+        broken = evaluation.outputs[0] is not None and not math.isfinite(measured.gradient)
+        if broken and torch.is_anomaly_enabled():
+            raise ModelError(
+                f"detect_anomaly: the loss is {measured.plus} on one side of the probe and {measured.minus} on "
+                "the other; expected finite numbers"
+            )
         return evaluation.result(self.root_device)
 
     def optimizer_step(
