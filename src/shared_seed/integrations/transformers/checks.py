@@ -58,8 +58,8 @@ def _refusals(trainer: Trainer) -> Iterator[str]:
         )
     if any(group.get("relative_step") for group in trainer.optimizer.param_groups):
         yield (
-            "Adafactor with relative_step finds its learning rate in its own steps, and makes none here; expected a "
-            "learning rate; use Adafactor(..., lr=1e-3, relative_step=False, scale_parameter=False), or optim='sgd'"
+            "Adafactor with relative_step finds its learning rate in its own steps, and makes none here; expected "
+            "a learning rate; use Adafactor(..., lr=1e-3, relative_step=False), or optim='sgd'"
         )
     if args.gradient_accumulation_steps > MOST_CODES:
         yield (
