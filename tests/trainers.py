@@ -46,6 +46,16 @@ class Recorder:
         return [step.loss for step in self.steps]
 
 
+class Listening(TrainerCallback):
+    """Keeps what reporters are told; before ours in the list of callbacks."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self.logs.append(dict(logs))
+
+
 def trainer_of(
     folder: Path,
     model: Any,

@@ -76,7 +76,7 @@ def notices(trainer: Trainer, model: Any) -> Iterator[str]:
             f"max_grad_norm={args.max_grad_norm:g} has no effect: there is no gradient to clip, and a projected "
             "gradient is bounded by its byte; grad_norm is logged as estimated from the probes"
         )
-    if getattr(model, "is_gradient_checkpointing", False) or getattr(args, "gradient_checkpointing", False):
+    if getattr(model, "is_activation_checkpointing", False) or args.gradient_checkpointing:
         yield "gradient checkpointing only costs time: without backprop no activations are kept"
     if args.torch_compile:
         yield "torch_compile has no effect: a probe's directions are hooks, which run in eager mode"
