@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import glob
 import logging
 import sys
 from collections.abc import Callable, Iterable
@@ -12,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from shared_seed.errors import ModelError, RecipeError
 from shared_seed.integrations.transformers import card, checkpoint
 from shared_seed.integrations.transformers.checks import check_usable, notices
+from shared_seed.integrations.transformers.heads import read_directly
 from shared_seed.integrations.transformers.launch import open_together, settings_of
 from shared_seed.integrations.transformers.objective import Reward
 from shared_seed.integrations.transformers.takeover import Takeover
@@ -106,7 +109,9 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         self, model: Any, optimizer: Any, state: TrainerState, resumed_from: str | None, place: tuple[int, int]
     ) -> Session:
         rank, ranks = place
-        resume = checkpoint.take_up(resumed_from, settings_of(self.settings, rank, ranks), rank)
+        direct = tuple(glob.escape(name) for name in read_directly(model))
+        settings = dataclasses.replace(self.settings, dense=(*self.settings.dense, *direct))
+        resume = checkpoint.take_up(resumed_from, settings_of(settings, rank, ranks), rank)
         left = state.max_steps - state.global_step
         self._groups = Groups.of(_bare(optimizer), model, left)
         training = Training(
@@ -116,7 +121,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
             groups=self._groups,
             resume=resume,
         )
-        return open_together(lambda mine: Session.open(model, mine, training), self.settings, rank, ranks)
+        return open_together(lambda mine: Session.open(model, mine, training), settings, rank, ranks)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
