@@ -13,7 +13,7 @@ from shared_seed import __version__
 from shared_seed.card import TAGS, amend
 from shared_seed.outcome import Outcome
 
-_OPTIMIZER = re.compile(r"^- optimizer: Use (\S+) .*?(?=\n- )", re.MULTILINE | re.DOTALL)
+_OPTIMIZER = re.compile(r"^- optimizer: Use (?:OptimizerNames\.)?(\w+).*?(?=\n- )", re.MULTILINE | re.DOTALL)
 
 _SECTION = """
 
@@ -26,7 +26,8 @@ projected gradient takes two forward passes and is one byte, and every peer rege
 _FIGURES = """
 | | |
 |---|---|
-| projected gradients | {gradients:,}, in {messages:,} messages from {streams} streams |
+| projected gradients | {gradients:,}, in {messages:,} messages |
+| streams of messages | {streams:,} |
 | bytes sent and received | {sent:,} and {received:,} |
 | SHA-256 of the parameters at the end of training | `{digest}` |
 """
@@ -56,7 +57,13 @@ def author(trainer: Trainer, outcome: Callable[[], Outcome | None], concerned: C
 
 def edit(path: Path, outcome: Outcome | None) -> None:
     """Replace the optimizer in a card by what was done, add our tags, and figures where training has ended."""
-    said = r"- optimizer: shared-seed SPSA; no backprop, no optimizer state; learning rate and schedule of \1"
+
+    def said(found: re.Match[str]) -> str:
+        name = found[1].lower()
+        return (
+            f"- optimizer: shared-seed SPSA; no backprop, no optimizer state; learning rate and schedule of {name}"
+        )
+
     section = _SECTION.format(version=__version__)
     if outcome is not None:
         section += _FIGURES.format(
