@@ -163,3 +163,55 @@ def test_backprop_works_after_the_callback_is_removed(tmp_path: Path) -> None:
 def test_a_callback_outside_a_trainer_says_so() -> None:
     with pytest.raises(RecipeError, match="not in training; pass it to a Trainer"):
         SharedSeedCallback().on_step_end(None, None, None)  # type: ignore[arg-type]
+
+
+class BrokenStart(TrainerCallback):
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_error_at_the_start_of_another_callback_gives_the_trainer_back(tmp_path: Path, first: bool) -> None:
+    callback, broken = SharedSeedCallback(ALONE), BrokenStart()
+    trainer = trainer_of(tmp_path, models.llama(), broken if first else callback)
+    trainer.add_callback(callback if first else broken)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert "on_train_begin" not in vars(broken)
+    assert "call_event" not in vars(trainer.callback_handler)
+    assert_left_alone(trainer)
+
+
+def test_an_error_in_the_evaluation_before_the_first_step_gives_the_trainer_back(tmp_path: Path) -> None:
+    trainer = trainer_of(
+        tmp_path,
+        models.llama(),
+        SharedSeedCallback(ALONE),
+        trainer={"eval_dataset": Breaking(KeyboardInterrupt, 1)},
+        eval_on_start=True,
+        eval_strategy="steps",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert_left_alone(trainer)
+
+
+def test_an_error_while_the_best_weights_are_loaded_gives_the_trainer_back(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, models.llama(), SharedSeedCallback(ALONE))
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left")
+
+    trainer.store_flos = broken
+    with pytest.raises(OSError, match="no space left"):
+        trainer.train()
+    assert_left_alone(trainer)
+
+
+def test_everything_that_was_laid_over_the_trainer_is_lifted(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, models.llama(), SharedSeedCallback(ALONE))
+    before = {name for name, value in vars(trainer).items() if callable(value)}
+    trainer.train()
+    # The card is written after training, and says how the model was trained.
+    after = {name for name, value in vars(trainer).items() if callable(value)} - before
+    assert after <= {"create_model_card", "model_wrapped", "optimizer", "lr_scheduler"}

@@ -1,5 +1,5 @@
-"""One rank of a torchrun: a real Trainer on a small model. Run by the multi-process tests, for which it leaves a
-file of JSON.
+"""A real Trainer on a small model, as one rank of a torchrun or as a peer by itself. Run by the multi-process
+tests, for which it leaves a file of JSON.
 """
 
 from __future__ import annotations
@@ -22,13 +22,22 @@ from trainers import Recorder, rows, trainer_of, uneven_rows
 
 def say(folder: Path, **event: Any) -> None:
     # The ranks share a pipe, so what they print may be mixed.
-    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(event))
+    (folder / f"rank-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(event))
 
 
 def train(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     recorder = Recorder()
-    settings = Settings(epsilon=2.0**-12, patience=60, listen=options.listen, folder=options.keep)
+    settings = Settings(
+        epsilon=2.0**-12,
+        patience=60,
+        listen=options.listen,
+        join=tuple(options.join),
+        start_with=options.start_with,
+        number=options.number,
+        name=f"peer-{options.number}" if options.number is not None else "peer",
+        folder=options.keep,
+    )
     callback = SharedSeedCallback(settings, on_step=recorder)
     trainer = trainer_of(
         options.folder,
@@ -41,6 +50,7 @@ def train(options: argparse.Namespace) -> None:
         save_strategy="steps",
         save_steps=options.save,
         learning_rate=options.rate,
+        data_seed=options.number,
         logging_strategy="steps",
         logging_steps=1,
     )
@@ -68,6 +78,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--listen")
+    parser.add_argument("--join", nargs="*", default=[])
+    parser.add_argument("--start-with", type=int, default=1)
+    parser.add_argument("--number", type=int)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--save", type=int, default=100)
     parser.add_argument("--rate", type=float, default=2e-3)
