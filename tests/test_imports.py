@@ -18,7 +18,7 @@ ONLY_IN = {
     "zmq": ("shared_seed.swarm.zmq",),
     "time": ("shared_seed.clock",),
     "lightning": ("shared_seed.integrations.lightning",),
-    "pytorch_lightning": ("shared_seed.integrations.lightning",),
+    "pytorch_lightning": ("shared_seed.integrations.pytorch_lightning",),
     "transformers": ("shared_seed.integrations.transformers",),
     "peft": ("shared_seed.integrations.transformers",),
     "datasets": ("shared_seed.data",),
@@ -115,7 +115,7 @@ def test_a_package_is_imported_in_its_home_alone(package: str, homes: tuple[str,
     importers = {name for name in SOURCES if any(other.split(".")[0] == package for other in imported(name))}
     strangers = {n for n in importers if not any(n == home or n.startswith(home + ".") for home in homes)}
     assert strangers == set()
-    assert importers or package in {"pytorch_lightning"}
+    assert importers
 
 
 @pytest.mark.parametrize("name", PURE)

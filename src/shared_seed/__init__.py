@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from shared_seed import autoload
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -22,6 +24,10 @@ _HOMES = {
 }
 
 __all__ = ["Session", "Settings", "SharedSeedCallback", "SharedSeedError", "SharedSeedStrategy", "__version__"]
+
+
+# Where torch's own loading of extensions is off; otherwise it has been called already, and does nothing.
+autoload.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shared_seed.errors import RecipeError
+from shared_seed.generators import Generators
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
 
@@ -41,23 +41,6 @@ def check_epsilon(epsilon: float) -> None:
             f"epsilon {epsilon:g} is not a power of two between 2**-20 and 1, and only such steps can be taken "
             f"back exactly; use {min(max(nearest, 2.0**-20), 1.0):g}"
         )
-
-
-class _Generators:
-    """Every generator that a forward pass may draw from, as it stands."""
-
-    def __init__(self) -> None:
-        self._torch = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-        self._python = random.getstate()
-        self._numpy = np.random.get_state()
-
-    def restore(self) -> None:
-        torch.set_rng_state(self._torch)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state_all(self._cuda)
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)
 
 
 class _Buffers:
@@ -104,7 +87,7 @@ class Probe:
         Returns:
             The losses and the projected gradient; not finite where the losses are not, NaN where there is none.
         """
-        generators, buffers = _Generators(), _Buffers(self.model)
+        generators, buffers = Generators(), _Buffers(self.model)
         try:
             with torch.no_grad(), context or nullcontext(), self.perturbation.along(sample) as move:
                 move(+1)

@@ -35,6 +35,11 @@ class Replica:
         self.messages += len(messages)
         self.gradients += count_gradients(messages)
 
+    def outgrow(self, messages: Sequence[Message]) -> None:
+        """Apply messages on wider grids; what the manifest says of the grids holds no longer."""
+        self.weights.widen(self.manifest.epsilon)
+        self.apply(messages)
+
     def digest(self) -> bytes:
         """SHA-256 of all trainable parameters."""
         return self.weights.digest()

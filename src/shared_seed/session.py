@@ -61,7 +61,7 @@ class Session:
         self._resumed = False
         self._stream = stream
         self._durations: list[float] = []
-        self._began = clock.now()
+        self._began = 0.0
         agreed = Terms(
             manifest.digest(),
             manifest.pack(),
@@ -115,8 +115,12 @@ class Session:
 
     def is_over(self) -> bool:
         """Whether the run's last round is done; alone and without a folder, that is the Trainer's to say."""
-        bounded = self.settings.folder is not None or not self.settings.alone
-        return bounded and self.round >= self.manifest.rounds
+        return not self.settings.private and self.round >= self.manifest.rounds
+
+    @property
+    def probes(self) -> int:
+        """How many have been measured since the last step."""
+        return len(self._codes)
 
     @property
     def traffic(self) -> Traffic:
@@ -160,7 +164,8 @@ class Session:
         self._apply_before(self.round if self.manifest.lockstep else None)
         self._claim_stream(behind)
         swarm.enter(State.TRAINING, self.round)
-        self._began = clock.now()
+        if not self.settings.alone:
+            self._began = clock.now()
 
     def measure(self, loss: Callable[[], Any], context: AbstractContextManager[Any] | None = None) -> Measurement:
         """Probe the loss along the next direction; its byte goes into the next message.
@@ -230,6 +235,21 @@ class Session:
         )
         self._forget_probes()
         return report
+
+    def outgrow(self) -> None:
+        """After a HeadroomError of a private session: make the step on a wider grid, and end the session.
+
+        A new one goes on from there: it is another run, since nobody can follow this one across grids.
+
+        Raises:
+            HeadroomError: the step does not fit the wider grid either.
+        """
+        if not self.settings.private:
+            raise RecipeError("only a session that nobody follows can leave its grid; start a new run instead")
+        self.perturbation.settle()
+        self.replica.outgrow(self._held)
+        self._held.clear()
+        self.close()
 
     def snapshot(self) -> Snapshot:
         """Where this session stands between two steps, for a checkpoint to keep beside the weights."""
@@ -344,6 +364,8 @@ class Session:
 
     def _wait(self, swarm: AnySwarm) -> tuple[str, ...]:
         """In lockstep, wait for the others' messages; the names of those that missed the deadline."""
+        if self.settings.alone:
+            return ()
         worked = clock.now() - self._began
         late: list[str] = []
         if self.manifest.lockstep and not swarm.wait(

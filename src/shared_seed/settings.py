@@ -65,14 +65,18 @@ class Settings:
         """Whether this peer neither listens nor joins."""
         return self.listen is None and not self.join
 
+    @property
+    def private(self) -> bool:
+        """Whether nobody but this process will ever know of the run: alone, and without a folder."""
+        return self.alone and self.folder is None
+
     def run_name(self, *parts: Any) -> str:
         """32 hex digits that name a run: a hash of the seed and of what is trained."""
         return hashlib.blake2b(repr((self.seed, *parts)).encode(), digest_size=16).hexdigest()
 
     def peer_name(self, run: str) -> bytes | None:
         """The peer's 12 bytes in a run, or ``None`` for random ones."""
-        private = self.alone and self.folder is None
-        number = 0 if self.number is None and private else self.number
+        number = 0 if self.number is None and self.private else self.number
         if number is None:
             return None
         return hashlib.blake2b(f"{run} peer {number}".encode(), digest_size=12).digest()

@@ -6,7 +6,7 @@ wrote some of them. Both are kept as in a run folder: a gradient log, and a note
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared_seed import folder, log
@@ -31,6 +31,11 @@ class Snapshot:
     def number(self) -> int:
         """The number that the stream's next message has."""
         return sum(message.stream == self.stream for message in self.contents.messages)
+
+    def of_peer(self, name: bytes) -> Snapshot:
+        """The same run as the peer of these 12 bytes has it, which goes on in the last of its streams."""
+        streams = [m.stream for m in self.contents.messages if m.stream.peer == name]
+        return replace(self, stream=max(streams, default=Stream(name)))
 
     def pack(self) -> tuple[bytes, bytes]:
         """The bytes of the gradient log and of the stream's note."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable
 
+import numpy as np
 from torch import nn
 
 from shared_seed import folder
-from shared_seed.errors import LogError, RecipeError
+from shared_seed.errors import ManifestMismatchError, RecipeError
 from shared_seed.log import Contents
 from shared_seed.manifest import Limits, Manifest
 from shared_seed.messages import MOST_CODES
@@ -21,13 +22,16 @@ from shared_seed.training import Training
 from shared_seed.update import check_device
 from shared_seed.weights import Choice, Weights, frozen_digest
 
+ANY_RATE = float(np.finfo(np.float32).max)
+"""The limit of learning rates where nobody has to be protected from a peer's."""
+
 
 def agree(model: nn.Module, settings: Settings, training: Training) -> tuple[Replica, Contents | None]:
     """Put a model on the grids of its run; also gives what the log in the folder holds, if there is one.
 
     Raises:
         ManifestMismatchError: the run, the log or the checkpoint is about something else; names the field.
-        LogError: the log in the folder cannot be used, or the checkpoint's weights are not what it states.
+        LogError: the log in the folder cannot be used.
         SwarmError: nobody answers.
         ModelError, GridError: the model cannot be trained.
     """
@@ -78,7 +82,7 @@ def _resumed(weights: Weights, resume: Snapshot, terms: Manifest) -> Manifest:
     """The terms as a checkpoint's weights have them, which are no longer those that the run began from."""
     assert resume.contents.digest is not None
     if weights.digest() != resume.contents.digest[1]:
-        raise LogError(
+        raise ManifestMismatchError(
             "the weights are not those that the checkpoint's gradient log leads to; expected its own weights; "
             "load the checkpoint unchanged, or delete its shared-seed state to begin a new run from these weights"
         )
@@ -110,6 +114,9 @@ def _begun(model: nn.Module, weights: Weights, settings: Settings, training: Tra
         rounds=training.rounds,
         start_with=settings.start_with,
         lockstep=settings.lockstep,
-        limits=Limits(learning_rate=settings.most_learning_rate, samples_per_message=MOST_CODES),
+        limits=Limits(
+            learning_rate=ANY_RATE if settings.private else settings.most_learning_rate,
+            samples_per_message=MOST_CODES,
+        ),
         recipe=training.recipe,
     )

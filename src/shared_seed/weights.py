@@ -45,6 +45,13 @@ class Trainable:
         """The data, detached, sharing memory."""
         return self.parameter.detach()
 
+    def place(self, grid: Grid, epsilon: float) -> None:
+        """Snap the values to a grid, with room for a probe where it is made in place."""
+        self.values.copy_(torch.from_numpy(grid.snap(self.values.cpu().numpy())))
+        self.grid = grid
+        self.ceiling = LIMIT if self.family is Family.RANK1 else LIMIT - round(epsilon / grid.unit)
+        self.measure()
+
     def measure(self) -> int:
         """Set the bound to the largest magnitude there is, in units, and return it."""
         largest = float(self.values.abs().max()) if self.parameter.numel() else 0.0
@@ -211,13 +218,20 @@ class Weights:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in choice.dense):
             users = ()
         grid = choice.grid(name, parameter.detach(), epsilon)
-        parameter.data.copy_(torch.from_numpy(grid.snap(parameter.detach().cpu().numpy())))
         family = Family.RANK1 if users else Family.DENSE
-        ceiling = LIMIT if users else LIMIT - round(epsilon / grid.unit)
         rate = 1.0 if choice.rates is None else choice.rates[name]
-        entry = Trainable(len(self.tensors), name, parameter, family, grid, LIMIT, ceiling, users, rate)
-        entry.measure()
+        entry = Trainable(len(self.tensors), name, parameter, family, grid, LIMIT, LIMIT, users, rate)
+        entry.place(grid, epsilon)
         self.tensors.append(entry)
+
+    def widen(self, epsilon: float) -> None:
+        """Put every parameter on the grid that its size asks for now, wider where it has grown.
+
+        Raises:
+            GridError: one has grown so large that a step of epsilon is no longer on its grid.
+        """
+        for tensor in self.tensors:
+            tensor.place(ALL.grid(tensor.name, tensor.values, epsilon), epsilon)
 
     def __iter__(self) -> Iterator[Trainable]:
         return iter(self.tensors)
