@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 import models
+from shared_seed.errors import HeadroomError
 from shared_seed.integrations.transformers import SharedSeedCallback
-from shared_seed.integrations.transformers.bookkeeping import Bookkeeping
 from shared_seed.integrations.transformers.shadows import Shadows
 from shared_seed.settings import Settings
-from trainers import ALONE, Listening, Recorder, assert_left_alone, on_grid, rows, trainer_of
+from trainers import ALONE, Freezing, Listening, Recorder, assert_left_alone, on_grid, rows, trainer_of
 
 
 def digest_after(folder: Path, base: Any, **arguments: Any) -> str:
@@ -185,43 +185,56 @@ def test_batch_size_is_found_again_after_an_error_of_memory(tmp_path: Path) -> N
     assert_left_alone(trainer)
 
 
+def test_parameters_that_are_frozen_on_the_way_stay_as_they_are(tmp_path: Path) -> None:
+    recorder, freezing = Recorder(), Freezing()
+    callback = SharedSeedCallback(ALONE, on_step=recorder)
+    trainer = trainer_of(tmp_path, models.llama(), callback)
+    trainer.add_callback(freezing)
+    trainer.train()
+    assert len(freezing.frozen) == 2
+    assert freezing.frozen.items() <= models.bits(trainer.model).items()
+    assert [step.round for step in recorder.steps] == [0, 1, 0, 1]
+    assert on_grid(callback)
+    assert_left_alone(trainer)
+
+
+def loudness(outputs: Any, inputs: Any) -> Tensor:
+    """A reward without a bound."""
+    return outputs.logits.square().mean()
+
+
+def test_weights_that_leave_their_grid_go_on_in_a_new_run_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder()
+    callback = SharedSeedCallback(ALONE, reward=loudness, on_step=recorder)
+    trainer = trainer_of(tmp_path, models.llama(), callback, max_steps=100, learning_rate=0.1)
+    trainer.train()
+    assert trainer.state.global_step == 100
+    assert 100 - len(recorder.steps) == sum(step.round == 0 for step in recorder.steps) - 1
+    assert any("as a new run on a wider grid" in record.message for record in caplog.records)
+    assert on_grid(callback)
+    assert_left_alone(trainer)
+
+
+def test_weights_that_leave_the_grid_of_a_log_end_the_training(tmp_path: Path) -> None:
+    callback = SharedSeedCallback(Settings(number=0, folder=tmp_path / "run"), reward=loudness)
+    trainer = trainer_of(tmp_path, models.llama(), callback, max_steps=100, learning_rate=0.1)
+    with pytest.raises(HeadroomError, match="lower the learning rate"):
+        trainer.train()
+    assert on_grid(callback)
+    assert_left_alone(trainer)
+
+
 # The parts
 
 
 class Thing:
     def __init__(self) -> None:
         self.number = 1
-        self.nested: dict[str, Any] = {"a": [1], "b": {2}}
-        self.train_dataset = [1, 2]
 
     def method(self) -> str:
         return "own"
-
-
-def test_bookkeeping_is_restored_in_place() -> None:
-    thing = Thing()
-    nested, inner = thing.nested, thing.nested["a"]
-    before = Bookkeeping(thing)
-    thing.number += 1
-    inner.append(2)
-    nested["b"].add(3)
-    nested["c"] = 4
-    thing.later = True  # type: ignore[attr-defined]
-    thing.train_dataset.append(3)
-    before.restore()
-    assert vars(thing) == {"number": 1, "nested": {"a": [1], "b": {2}}, "train_dataset": [1, 2, 3]}
-    assert thing.nested is nested
-    assert nested["a"] is inner
-
-
-def test_bookkeeping_survives_containers_that_contain_themselves() -> None:
-    thing = Thing()
-    thing.nested["self"] = thing.nested
-    before = Bookkeeping(thing)
-    thing.nested["a"].append(2)
-    before.restore()
-    assert thing.nested["a"] == [1]
-    assert thing.nested["self"] is thing.nested
 
 
 def test_shadows_give_methods_and_instance_attributes_back() -> None:

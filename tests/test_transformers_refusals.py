@@ -14,7 +14,8 @@ from transformers.optimization import Adafactor, AdafactorSchedule
 import models
 from shared_seed.errors import ModelError
 from shared_seed.integrations.transformers import SharedSeedCallback
-from trainers import ALONE, assert_left_alone, trainer_of
+from shared_seed.settings import Settings
+from trainers import ALONE, Freezing, assert_left_alone, trainer_of
 
 
 class Pretending(TrainerCallback):
@@ -120,18 +121,10 @@ def test_a_training_step_of_its_own_is_refused(tmp_path: Path, kind: type[Traine
     assert_left_alone(trainer)
 
 
-class Freezing(TrainerCallback):
-    """Stops training the embedding after the second step."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == 2:
-            kwargs["model"].get_input_embeddings().weight.requires_grad_(False)
-
-
-def test_parameters_that_are_frozen_on_the_way_are_noticed(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, models.llama(), SharedSeedCallback(ALONE))
+def test_parameters_that_are_frozen_on_the_way_are_noticed_where_others_share_the_run(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, models.llama(), SharedSeedCallback(Settings(number=0, folder=tmp_path / "run")))
     trainer.add_callback(Freezing())
-    with pytest.raises(ModelError, match=r"parameters that SGD trains.*have changed.*several calls of train"):
+    with pytest.raises(ModelError, match=r"has changed during a run that other peers or a log share"):
         trainer.train()
     assert trainer.state.global_step == 2
     assert_left_alone(trainer)

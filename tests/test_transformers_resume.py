@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 import models
 from shared_seed import log
-from shared_seed.errors import LogError
+from shared_seed.errors import ManifestMismatchError
 from shared_seed.folder import LOG_NAME, PEER_NAME
 from shared_seed.integrations.transformers import SharedSeedCallback
 from shared_seed.settings import Settings
@@ -131,15 +131,26 @@ def test_a_checkpoint_of_backprop_begins_a_new_run(tmp_path: Path) -> None:
     assert_left_alone(resumed)
 
 
-def test_weights_that_are_not_the_checkpoints_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_weights_that_are_not_the_checkpoints_begin_a_new_run_or_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shared: bool
+) -> None:
     base = models.llama()
     fresh(base, tmp_path, SharedSeedCallback(ALONE)).train()
     # The state of step 3 beside the weights of step 6.
     for name in (LOG_NAME, PEER_NAME):
         shutil.copy(checkpoint(tmp_path, 3) / name, checkpoint(tmp_path, 6) / name)
-    trainer = fresh(base, tmp_path, SharedSeedCallback(ALONE))
-    with pytest.raises(LogError, match=r"weights are not those.*delete its shared-seed state"):
-        trainer.train(resume_from_checkpoint=str(checkpoint(tmp_path, 6)))
+    recorder = Recorder()
+    settings = Settings(number=0, folder=tmp_path / "run" if shared else None)
+    trainer = fresh(base, tmp_path, SharedSeedCallback(settings, on_step=recorder))
+    resume = str(checkpoint(tmp_path, 6))
+    if shared:
+        with pytest.raises(ManifestMismatchError, match=r"weights are not those.*delete its shared-seed state"):
+            trainer.train(resume_from_checkpoint=resume)
+    else:
+        trainer.train(resume_from_checkpoint=resume)
+        assert [step.round for step in recorder.steps] == [0, 1, 2]
+        assert any("a new one begins from its weights" in record.message for record in caplog.records)
     assert_left_alone(trainer)
 
 

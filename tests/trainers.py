@@ -56,6 +56,21 @@ class Listening(TrainerCallback):
         self.logs.append(dict(logs))
 
 
+class Freezing(TrainerCallback):
+    """Stops training the embedding and the last norm after the second step, and keeps what they are then."""
+
+    def __init__(self) -> None:
+        self.frozen: dict[str, bytes] = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            model = kwargs["model"]
+            for parameter in (model.get_input_embeddings().weight, model.model.norm.weight):
+                parameter.requires_grad_(False)
+            names = {name for name, p in model.named_parameters() if not p.requires_grad}
+            self.frozen = {name: bits for name, bits in models.bits(model).items() if name in names}
+
+
 def trainer_of(
     folder: Path,
     model: Any,

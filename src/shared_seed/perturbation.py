@@ -101,7 +101,8 @@ class Perturbation:
                 if tensor.family is Family.DENSE:
                     # Autocast keeps casts of what requires grad: right for matrices, which are not written, but
                     # a dense tensor would be read at the wrong side.
-                    self._ungraded.append(tensor.parameter.requires_grad_(False))
+                    self._ungraded.append(tensor.parameter)
+                    tensor.parameter.requires_grad_(False)
                     continue
                 self._prepare(tensor)
                 for module in tensor.users:

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from shared_seed.errors import ModelError, RecipeError
+from shared_seed.errors import HeadroomError, ManifestMismatchError, ModelError, RecipeError
 from shared_seed.integrations.transformers import card, checkpoint
 from shared_seed.integrations.transformers.checks import check_usable, notices
 from shared_seed.integrations.transformers.heads import read_directly
@@ -25,6 +25,10 @@ from shared_seed.settings import Settings
 from shared_seed.training import Training
 
 logger = logging.getLogger(__name__)
+
+_ABSTAINED = (
+    "a batch had no finite loss: such probes abstain, and their byte moves nothing; logs count them as `abstained`"
+)
 
 
 class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
@@ -81,6 +85,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         self.outcome: Outcome | None = None
         self._takeover: Takeover | None = None
         self._groups: Groups | None = None
+        self._ranks = (0, 1)
         self._said: set[str] = set()
 
     def on_train_begin(
@@ -91,50 +96,32 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         self.outcome = None
         trainer, resumed_from = _calling_trainer(self)
         check_usable(trainer)
-        model, rank = kwargs["model"], args.process_index
+        self._ranks = (args.process_index, args.world_size)
+        model = kwargs["model"]
         try:
-            self.session = self._open(model, kwargs["optimizer"], state, resumed_from, (rank, args.world_size))
-            self._takeover = Takeover(trainer, self.session, self.reward, self._finish, self._leave)
+            session = self._open(state, resumed_from, **kwargs)
+            self._takeover = Takeover(trainer, session, self.reward, self._finish, self._leave)
             self._takeover.begin(self)
-            self.session.begin()
+            session.begin()
         except BaseException:
             self._leave()
             raise
         card.author(trainer, lambda: self.outcome, lambda: self in trainer.callback_handler.callbacks)
         card.tag(model)
-        if rank == 0 and self._groups is not None:
-            self._say([*self._groups.notices, *notices(trainer, model)])
-
-    def _open(
-        self, model: Any, optimizer: Any, state: TrainerState, resumed_from: str | None, place: tuple[int, int]
-    ) -> Session:
-        rank, ranks = place
-        direct = tuple(glob.escape(name) for name in read_directly(model))
-        settings = dataclasses.replace(self.settings, dense=(*self.settings.dense, *direct))
-        resume = checkpoint.take_up(resumed_from, settings_of(settings, rank, ranks), rank)
-        left = state.max_steps - state.global_step
-        self._groups = Groups.of(_bare(optimizer), model, left)
-        training = Training(
-            rounds=left + (resume.round if resume else 0),
-            title=self.title,
-            recipe=self.recipe,
-            groups=self._groups,
-            resume=resume,
-        )
-        return open_together(lambda mine: Session.open(model, mine, training), settings, rank, ranks)
+        self._say(notices(trainer, model))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Make sure that the optimizer still trains what the run trains."""
-        if self._takeover is not None and self._groups is not None:
-            optimizer = _bare(kwargs["optimizer"])
-            if not self._groups.hold(optimizer):
+        _, _, groups = self._training()
+        if not groups.hold(_bare(kwargs["optimizer"])):
+            if not self._is_private:
                 raise ModelError(
-                    f"the parameters that {type(optimizer).__name__} trains, or the ratios of their learning "
-                    "rates, have changed since training began; expected the same during a run, which all peers "
-                    "must agree on; train in several calls of train() instead"
+                    "which parameters are trained, or how their learning rates relate, has changed during a run "
+                    "that other peers or a log share; expected them to stay; freeze parameters before training"
                 )
+            self._go_on_anew(state, **kwargs)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -143,15 +130,20 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         session, takeover, groups = self._training()
         if session.is_over():
             return
-        step = session.step(groups.learning_rate(_bare(kwargs["optimizer"])))
+        try:
+            step = session.step(groups.learning_rate(_bare(kwargs["optimizer"])))
+        except HeadroomError as error:
+            if not self._is_private:
+                raise
+            self._say([f"{error}; since nobody else trains along, training goes on, as a new run on a wider grid"])
+            session.outgrow()
+            self._go_on_anew(state, **kwargs)
+            return
         takeover.note(step)
         if step.abstained:
-            self._say(
-                [
-                    "a batch had no finite loss: its probe abstained and moved nothing (this is said once; the "
-                    "logs count them as `abstained`)"
-                ]
-            )
+            self._say([_ABSTAINED])
+        if step.late:
+            self._say([f"{', '.join(step.late)} missed a deadline; what comes late is still applied"])
         if self.on_step is not None:
             self.on_step(session, step)
 
@@ -185,6 +177,49 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         finally:
             self._leave()
 
+    # Inside
+
+    def _open(self, state: TrainerState, resumed_from: str | None, **kwargs: Any) -> Session:
+        """Open a session for what is left of the training."""
+        model, (rank, ranks) = kwargs["model"], self._ranks
+        settings = settings_of(self.settings, rank, ranks)
+        direct = tuple(glob.escape(name) for name in read_directly(model))
+        settings = dataclasses.replace(settings, dense=(*settings.dense, *direct))
+        resume = checkpoint.take_up(resumed_from, settings, rank)
+        left = max(1, state.max_steps - state.global_step)
+        self._groups = Groups.of(_bare(kwargs["optimizer"]), model, left)
+        self._say(self._groups.notices)
+        training = Training(
+            rounds=left + (resume.round if resume else 0),
+            title=self.title,
+            recipe=self.recipe,
+            groups=self._groups,
+            resume=resume,
+        )
+
+        def opener(mine: Settings) -> Session:
+            try:
+                return Session.open(model, mine, training)
+            except ManifestMismatchError as error:
+                if resume is None or not self._is_private:
+                    raise
+                self._say([f"the checkpoint's run cannot go on here ({error}); a new one begins from its weights"])
+                return Session.open(model, mine, dataclasses.replace(training, resume=None, rounds=left))
+
+        self.session = open_together(opener, settings, ranks)
+        return self.session
+
+    def _go_on_anew(self, state: TrainerState, **kwargs: Any) -> None:
+        """End a run that nobody else knows of, and begin another from its weights."""
+        session, takeover, _ = self._training()
+        session.close()
+        takeover.session = self._open(state, None, **kwargs)
+        takeover.session.begin()
+
+    @property
+    def _is_private(self) -> bool:
+        return self.settings.private and self._ranks[1] == 1
+
     def _finish(self) -> None:
         """Exchange the last bytes and compare digests."""
         self.outcome = self._training()[0].finish()
@@ -205,7 +240,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
     def _say(self, sentences: Iterable[str]) -> None:
         """Show sentences that have not been shown yet."""
         for sentence in sentences:
-            if sentence not in self._said:
+            if self._ranks[0] == 0 and sentence not in self._said:
                 self._said.add(sentence)
                 logger.warning(sentence)
 

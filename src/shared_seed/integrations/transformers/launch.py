@@ -15,17 +15,21 @@ from shared_seed.settings import Settings
 Opener = Callable[[Settings], Session]
 
 
-def open_together(opener: Opener, settings: Settings, rank: int, ranks: int) -> Session:
+def open_together(opener: Opener, mine: Settings, ranks: int) -> Session:
     """Open a session as one of ``ranks`` processes, of which each is a peer of its own.
+
+    Args:
+        opener: opens one with the settings that it is given.
+        mine: as :func:`settings_of` gives them.
+        ranks: 1 for a process by itself.
 
     Raises:
         SwarmError: rank 0 could not open its own; says why.
         SharedSeedError: as :meth:`Session.open`.
     """
-    mine = settings_of(settings, rank, ranks)
     if ranks == 1:
         return opener(mine)
-    if rank == 0:
+    if mine.listen is not None:
         return _listen(opener, mine)
     told: list[tuple[str, str]] = [("", "")]
     distributed.broadcast_object_list(told, src=0)

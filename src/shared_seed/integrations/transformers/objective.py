@@ -45,7 +45,7 @@ class Objective:
     ) -> None:
         self._loss = loss
         self._reward = reward
-        self._model = model
+        self.model = model
         self._inputs = inputs
         self._args, self._kwargs = rest
         self._scale = scale
@@ -72,13 +72,13 @@ class Objective:
         # Label smoothing and many subclasses take the labels out of what they are given.
         inputs = _copy(self._inputs)
         if not wanted:
-            return self._loss(self._model, inputs, *self._args, **self._kwargs)
+            return self._loss(self.model, inputs, *self._args, **self._kwargs)
         try:
-            found = self._loss(self._model, inputs, *self._args, **(self._kwargs | {"return_outputs": True}))
+            found = self._loss(self.model, inputs, *self._args, **(self._kwargs | {"return_outputs": True}))
         except ValueError as error:
             if self._reward is None or "did not return a loss" not in str(error):
                 raise
-            self.outputs = self._model(**_copy(self._inputs))
+            self.outputs = self.model(**_copy(self._inputs))
             return None
         value, self.outputs = found
         return value

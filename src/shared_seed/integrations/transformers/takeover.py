@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
+from shared_seed.bookkeeping import untouched
 from shared_seed.errors import ModelError
-from shared_seed.integrations.transformers.bookkeeping import Bookkeeping
 from shared_seed.integrations.transformers.objective import (
     Objective,
     Reward,
@@ -23,6 +23,9 @@ from shared_seed.session import Session
 
 Method = Callable[..., Any]
 
+_DATA = frozenset({"train_dataset", "eval_dataset"})
+"""Attributes of a Trainer that hold no counts, and may be long."""
+
 
 class Takeover:
     """Replaces the gradient of one Trainer by a session's probes.
@@ -34,7 +37,7 @@ class Takeover:
 
     Args:
         trainer: in training.
-        session: begun before the first step.
+        session: begun before the first step; another may take its place between two steps.
         reward: what to maximise, or None.
         finish: called when the training loop is through, before the best weights are loaded.
         leave: called when an exception ends the training; the Trainer tells its callbacks nothing then.
@@ -49,7 +52,7 @@ class Takeover:
         leave: Callable[[], None],
     ) -> None:
         self._trainer = trainer
-        self._session = session
+        self.session = session
         self._reward = reward
         self._finish = finish
         self._leave = leave
@@ -102,7 +105,7 @@ class Takeover:
         def compute_loss(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._in_step:
                 return own(model, inputs, *args, **kwargs)
-            if self._session.is_over():
+            if self.session.is_over():
                 self._evaluated += 1
                 leaf = torch.zeros((), device=self._trainer.args.device, requires_grad=True)
                 return (leaf, {}) if kwargs.get("return_outputs") else leaf
@@ -119,22 +122,23 @@ class Takeover:
         return compute_loss
 
     def _measure(self, objective: Objective) -> float:
-        """Probe, and count what the Trainer counts in its loss once; gives the mean of both sides."""
-        counted: list[Bookkeeping] = []
+        """Probe, and let the Trainer and the model count and log once; gives the mean of both sides."""
+        counting = [self._trainer, *objective.model.modules()]
+        again = False
 
         def loss() -> Any:
-            self._quiet = bool(counted)
-            value = objective()
-            if not counted:
-                counted.append(Bookkeeping(self._trainer))
-            return value
+            nonlocal again
+            if not again:
+                again = True
+                return objective()
+            with untouched(counting, _DATA):
+                self._quiet = True
+                return objective()
 
         try:
-            measured = self._session.measure(loss, outer_autocast(self._trainer))
+            measured = self.session.measure(loss, outer_autocast(self._trainer))
         finally:
             self._quiet = False
-            if counted:
-                counted[0].restore()
         self._evaluated += 1
         if math.isfinite(measured.gradient):
             self._squares.append(measured.gradient**2)
@@ -163,7 +167,7 @@ class Takeover:
                 f"{kind}.training_step does not call compute_loss, which shared-seed needs to probe; expected the "
                 "loss to be computed there; override compute_loss in place of training_step"
             )
-        for tensor in self._session.replica.weights:
+        for tensor in self.session.replica.weights:
             if tensor.parameter.grad is not None:
                 raise ModelError(
                     f"{kind}.training_step computes gradients by itself: {tensor.name!r} has one; expected that "
@@ -191,7 +195,7 @@ class Takeover:
         return log
 
     def _metrics(self) -> dict[str, float]:
-        last, traffic = self._steps[-1], self._session.traffic
+        last, traffic = self._steps[-1], self.session.traffic
         metrics: dict[str, float] = {
             "projected_grad": last.gradient,
             "peers": last.peers,
