@@ -49,3 +49,23 @@ def test_its_step_is_that_of_weight_decay_on_average() -> None:
     norm = float(torch.cat([t.values.flatten() for t in weights]).norm())
     for t in weights:
         assert np.abs(totals[t.name] / count - t.values.numpy()).max() < 5 * norm / count**0.5
+
+
+def test_decay_that_drowns_the_loss_is_told_when_enough_was_measured() -> None:
+    loudness = decay.Loudness()
+    for _ in range(loudness.ENOUGH - 1):
+        loudness.note(3.0, -4.0)
+    assert loudness.warning is None
+    loudness.note(3.0, 4.0)
+    assert loudness.warning is not None
+    assert "root mean square 4 against 3 of the loss" in loudness.warning
+    loudness.note(1e9, 0.0)
+    assert loudness.warning is not None
+
+
+def test_decay_that_is_quieter_than_the_loss_is_not_told_of() -> None:
+    loudness = decay.Loudness()
+    for _ in range(2 * loudness.ENOUGH):
+        loudness.note(float("nan"), 100.0)
+        loudness.note(3.0, 2.9)
+    assert loudness.warning is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +298,41 @@ def test_join_and_listen_are_shorthands_of_the_settings() -> None:
     strategy = SharedSeedStrategy(Settings(name="me"), join="tcp://there:5555", listen="tcp://127.0.0.1:5555")
     assert strategy.settings == Settings(name="me", join=("tcp://there:5555",), listen="tcp://127.0.0.1:5555")
     assert SharedSeedStrategy(join=["tcp://a:1", "tcp://b:2"]).settings.join == ("tcp://a:1", "tcp://b:2")
+
+
+def test_lightning_trains_under_its_other_name_too(tmp_path: Path) -> None:
+    import pytorch_lightning
+
+    class Plain(pytorch_lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = models.mlp(6, 8, 2)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.02)
+
+    module = Plain()
+    before = models.bits(module)
+    trainer = pytorch_lightning.Trainer(
+        strategy="shared_seed",
+        accelerator="cpu",
+        max_steps=4,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, batches())
+    assert type(trainer.strategy).__module__ == "shared_seed.integrations.pytorch_lightning"
+    assert trainer.strategy.outcome.messages == 4
+    assert models.bits(module) != before
+
+
+@pytest.mark.parametrize("home", ["lightning", "pytorch_lightning"])
+def test_the_class_is_found_again_by_its_name(home: str) -> None:
+    kind = importlib.import_module(f"shared_seed.integrations.{home}").SharedSeedStrategy
+    assert pickle.loads(pickle.dumps(kind)) is kind
+    assert "reward" in kind.__doc__

@@ -20,9 +20,9 @@ PYTHON = [sys.executable]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
 
 
-def start(out: Path, *options: Any, command: Sequence[str] = PYTHON) -> subprocess.Popen[str]:
+def start(out: Path, *options: Any, command: Sequence[str] = PYTHON, **environment: str) -> subprocess.Popen[str]:
     words = [*command, str(SCRIPT), str(out), *(str(option) for option in options)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
@@ -85,6 +85,25 @@ def test_under_torchrun_every_rank_is_a_peer(pair: Path, tmp_path: Path) -> None
     command = [*TORCHRUN, str(free_ports())]
     end(start(tmp_path, "--devices", 2, command=command))
     assert_alike(result(pair, 0), result(tmp_path, 0), result(tmp_path, 1))
+
+
+def test_under_slurm_every_task_is_a_peer(tmp_path: Path) -> None:
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NODEID": "0",
+        "SLURM_NODELIST": "127.0.0.1",
+        "MASTER_PORT": str(free_ports()),
+    }
+    tasks = [
+        start(tmp_path, "--devices", 2, **job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in (0, 1)
+    ]
+    for task in tasks:
+        end(task)
+    assert_alike(result(tmp_path, 0), result(tmp_path, 1))
+    assert result(tmp_path, 0)["streams"] == 2
 
 
 def swarm(out: Path, address: str, *options: Any) -> None:

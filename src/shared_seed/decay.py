@@ -8,6 +8,7 @@ SGD's coupled decay and AdamW's decoupled one (Loshchilov and Hutter 2019, secti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -39,3 +40,37 @@ def _along(tensor: Trainable, sample: Sample) -> float:
             return float(u @ (tensor.values @ v))
         signs = torch.from_numpy(directions.dense(sample, tensor.index, shape, threads)).to(device)
         return float((tensor.values * signs).sum())
+
+
+class Loudness:
+    """Compares weight decay with the loss in the first projected gradients.
+
+    The decay's part has a root mean square of ``decay * |theta|``, however small its effect is, and can drown the
+    loss's.
+    """
+
+    ENOUGH = 16
+    """Probes after which there is something to say."""
+
+    def __init__(self) -> None:
+        self._probes = 0
+        self._loss = 0.0
+        self._decay = 0.0
+
+    def note(self, of_loss: float, of_decay: float) -> None:
+        """Take in the two parts of a projected gradient."""
+        if math.isfinite(of_loss) and self._probes < self.ENOUGH:
+            self._probes += 1
+            self._loss += of_loss**2
+            self._decay += of_decay**2
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence for the user where the decay is louder than the loss."""
+        if self._probes < self.ENOUGH or self._decay <= self._loss:
+            return None
+        of_loss, of_decay = (math.sqrt(total / self._probes) for total in (self._loss, self._decay))
+        return (
+            f"projected gradients are mostly weight decay, root mean square {of_decay:.3g} against {of_loss:.3g} "
+            "of the loss, so that training learns little; lower weight_decay, or set it to 0"
+        )

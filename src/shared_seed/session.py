@@ -57,6 +57,7 @@ class Session:
         self._held: list[Message] = []
         self._applied: list[Message] = []
         self._decays: Mapping[str, float] = {}
+        self.loudness = decay.Loudness()
         self._number = 0
         self._resumed = False
         self._stream = stream
@@ -187,7 +188,9 @@ class Session:
         measured = self._probe.measure(loss, sample, context)
         gradient = measured.gradient
         if self._decays:
-            gradient += decay.projected(self.replica.weights, self._decays, sample)
+            shrinking = decay.projected(self.replica.weights, self._decays, sample)
+            self.loudness.note(measured.gradient, shrinking)
+            gradient += shrinking
         self._codes.append(codec.encode(gradient, self.manifest.scale_exponent))
         if math.isfinite(gradient):
             self._losses.append(measured.loss)

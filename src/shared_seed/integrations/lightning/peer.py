@@ -167,6 +167,8 @@ class PeerStrategy(Ranks):
             self._inform(
                 "a loss was not finite or there was none: such probes abstain, and their byte moves nothing"
             )
+        if session.loudness.warning:
+            self._inform(session.loudness.warning)
         if step.late:
             self._inform(f"{', '.join(step.late)} missed a deadline; what comes late is still applied")
         self._display.show(self.lightning_module.trainer, session, step)
