@@ -218,6 +218,14 @@ def test_settings_without_effect_are_named_once(tmp_path: Path, caplog: pytest.L
         assert sum(words in sentence for sentence in said) == 1, words
 
 
+def test_weight_decay_that_drowns_the_loss_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = trainer_of(
+        tmp_path, models.llama(), SharedSeedCallback(ALONE), max_steps=20, weight_decay=30.0, learning_rate=1e-3
+    )
+    trainer.train()
+    assert sum("mostly weight decay" in sentence for sentence in told_of(caplog)) == 1
+
+
 def test_nothing_is_said_where_all_has_its_effect(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer_of(tmp_path, models.llama(), SharedSeedCallback(ALONE)).train()
     assert told_of(caplog) == []

@@ -142,6 +142,8 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         takeover.note(step)
         if step.abstained:
             self._say([_ABSTAINED])
+        if session.loudness.warning:
+            self._say([session.loudness.warning])
         if step.late:
             self._say([f"{', '.join(step.late)} missed a deadline; what comes late is still applied"])
         if self.on_step is not None:
