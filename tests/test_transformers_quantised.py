@@ -9,10 +9,12 @@ from typing import Any
 import peft
 import pytest
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import models
 from shared_seed.integrations.transformers import SharedSeedCallback
+from shared_seed.weights import Weights, frozen_digest
 from trainers import ALONE, Recorder, assert_left_alone, rows, trainer_of
 
 pytestmark = [
@@ -111,3 +113,15 @@ def test_an_adapter_starts_where_only_b_moves(tmp_path: Path, build: Any) -> Non
     b = {n for n, p in before.named_parameters() if "lora_B" in n}
     after = models.bits(model)
     assert all(after[name] != bits for name, bits in models.bits(before).items() if name in b)
+
+
+def test_a_base_of_tensor_subclasses_is_known_by_their_parts() -> None:
+    # As torchao's quantised weights are.
+    def digest(scale: float) -> str:
+        model = models.mlp()
+        weights = Weights.of(model, models.EPSILON)
+        model.register_buffer("quantised", TwoTensor(torch.ones(3), torch.full((3,), scale)))
+        return frozen_digest(model, weights)
+
+    assert digest(1.0) == digest(1.0)
+    assert digest(1.0) != digest(2.0)
