@@ -138,3 +138,12 @@ def test_any_nest_of_containers_comes_back(value: Any, draw: Any) -> None:
         disturb(owner.value)
     assert repr(owner.value) == before
     assert owner.value is value
+
+
+def test_data_are_not_looked_into() -> None:
+    module = Keeping()
+    with untouched([module], {"outputs"}):
+        module.outputs.append(3)
+        module.count += 1
+    assert module.outputs == [1, 2, 3]
+    assert module.count == 3

@@ -407,7 +407,7 @@ def test_ctrl_c_at_any_line_restores_weights_and_leaves_the_probe_undone_or_done
     handler = signal.getsignal(signal.SIGINT)
     probe.measure(lambda: model(INPUTS), SAMPLE)
     weights, undone = states_of(model)
-    generators, buffers = shared_seed.probe._Generators(), shared_seed.probe._Buffers(model)
+    generators, buffers = shared_seed.probe.Generators(), shared_seed.probe._Buffers(model)
     probe.measure(lambda: model(INPUTS), SAMPLE)
     done = states_of(model)[1]
 

@@ -7,7 +7,7 @@ the model or the trainer would count twice, so what the second evaluation has do
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ MOST_DEEP = 4
 
 
 @contextmanager
-def untouched(owners: Iterable[Any]) -> Iterator[None]:
+def untouched(owners: Iterable[Any], data: Collection[str] = ()) -> Iterator[None]:
     """Take back, afterwards, what happens inside to the attributes of some objects.
 
     Attributes that were set, added or deleted are as before; built-in containers in them and in their classes, and
@@ -33,9 +33,10 @@ def untouched(owners: Iterable[Any]) -> Iterator[None]:
 
     Args:
         owners: modules, trainers and the like; each with its attributes in ``__dict__``.
+        data: names of attributes whose contents are not looked into, since they are large and only read.
     """
     owners = list(owners)
-    kept = [(owner.__dict__, _attributes(owner)) for owner in owners]
+    kept = [(owner.__dict__, _attributes(owner, data)) for owner in owners]
     shared = [(value, _contents(value, False, MOST_DEEP)) for value in _of_classes({type(o) for o in owners})]
     try:
         yield
@@ -50,14 +51,14 @@ def untouched(owners: Iterable[Any]) -> Iterator[None]:
             _restore(value, contents)
 
 
-def _attributes(owner: Any) -> dict[str, tuple[Any, Any]]:
+def _attributes(owner: Any, data: Collection[str]) -> dict[str, tuple[Any, Any]]:
     """Each attribute's value, and what it contains."""
     skipped = _MODULE_PARTS if isinstance(owner, nn.Module) else frozenset()
     # torchmetrics names the attributes that are a metric's state so, and adds to their tensors in place.
     states = owner.__dict__.get("_defaults")
     state_names = states if isinstance(states, dict) else {}
     return {
-        name: (value, _contents(value, name in state_names, MOST_DEEP))
+        name: (value, _contents(value, name in state_names, 0 if name in data else MOST_DEEP))
         for name, value in owner.__dict__.items()
         if name not in skipped
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from shared_seed import __version__, packages
 from shared_seed.recipe import Recipe
 from shared_seed.summary import Summary
+
+TAGS = ("shared-seed", "spsa", "zeroth-order")
+"""Under which models that were trained so are found."""
 
 _BODY = """
 # {title}
@@ -56,7 +60,7 @@ def write(path: Path, recipe: Recipe, summary: Summary) -> None:
         base_model=recipe.model if on_hub else None,
         license=recipe.licence or None,
         library_name="peft" if recipe.lora else "transformers",
-        tags=["shared-seed", "spsa", "zeroth-order"],
+        tags=list(TAGS),
         model_name=name,
         eval_results=[EvalResult("text-classification", "dataset", recipe.dataset, "accuracy", metrics.accuracy)]
         if metrics
@@ -84,3 +88,12 @@ def write(path: Path, recipe: Recipe, summary: Summary) -> None:
     if not on_hub:
         body = body.replace(f"[{recipe.model}](https://huggingface.co/{recipe.model})", f"`{recipe.model}`")
     ModelCard(f"---\n{data.to_yaml()}\n---\n{body}").save(path)
+
+
+def amend(path: Path, tags: Iterable[str], change: Callable[[str], str]) -> None:
+    """Add tags to a card that somebody else has written, and change its text below the metadata."""
+    card = ModelCard.load(path)
+    known = list(card.data.tags or [])
+    card.data.tags = known + [tag for tag in tags if tag not in known]
+    card.text = change(card.text)
+    card.save(path)

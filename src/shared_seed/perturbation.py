@@ -67,6 +67,7 @@ class Perturbation:
         self._factors: dict[int, tuple[Tensor, Tensor]] = {}
         self._fired: dict[int, int] = {}
         self._handles: list[RemovableHandle] = []
+        self._ungraded: list[nn.Parameter] = []
         self._checked = False
 
     @contextmanager
@@ -88,8 +89,8 @@ class Perturbation:
             self._move(0)
             while self._handles:
                 self._handles.pop().remove()
-            for tensor in self.weights:
-                tensor.parameter.requires_grad_(True)
+            while self._ungraded:
+                self._ungraded.pop().requires_grad_(True)
             self._factors.clear()
 
     def _attach(self) -> None:
@@ -100,6 +101,7 @@ class Perturbation:
                 if tensor.family is Family.DENSE:
                     # Autocast keeps casts of what requires grad: right for matrices, which are not written, but
                     # a dense tensor would be read at the wrong side.
+                    self._ungraded.append(tensor.parameter)
                     tensor.parameter.requires_grad_(False)
                     continue
                 self._prepare(tensor)

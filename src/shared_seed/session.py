@@ -131,6 +131,9 @@ class Session:
     def begin(self) -> None:
         """Wait for enough peers, catch up with what the run has done, and enter its current round.
 
+        A session that resumes from a checkpoint waits for as many peers as the run began with, unless there are
+        some that have gone on meanwhile.
+
         Raises:
             UnreachableError: too few peers came within the patience, or the run fell silent.
         """
@@ -140,7 +143,12 @@ class Session:
         def may_begin(protocol: Protocol, now: float) -> bool:
             if self.settings.join and not protocol.live(now):
                 return False
-            under_way = len(protocol.messages) > 0 or protocol.swarm_round(now) > 0
+            if self._resumed:
+                # All may be resuming, at the same round: whoever went ahead alone would end with other bits.
+                training = any(p.state is State.TRAINING for p in protocol.live(now))
+                under_way = training or protocol.swarm_round(now) > self.round
+            else:
+                under_way = len(protocol.messages) > 0 or protocol.swarm_round(now) > 0
             return protocol.has_all(now) and (under_way or protocol.ready(now) >= wanted)
 
         if not swarm.wait(may_begin, self.settings.patience):

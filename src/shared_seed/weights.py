@@ -125,8 +125,18 @@ def frozen_digest(model: nn.Module, weights: Weights) -> str:
     for name, values in model.state_dict().items():
         if name not in trained and isinstance(values, Tensor):
             total.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-            total.update(as_bytes(values))
+            for part in _plain(values):
+                total.update(as_bytes(part))
     return total.hexdigest()[:16]
+
+
+def _plain(values: Tensor) -> Iterator[Tensor]:
+    """The ordinary tensors that a tensor subclass, such as a quantised weight, is made of."""
+    if not hasattr(values, "__tensor_flatten__"):
+        yield values
+        return
+    for name in values.__tensor_flatten__()[0]:
+        yield from _plain(getattr(values, name))
 
 
 @dataclass(frozen=True, kw_only=True)

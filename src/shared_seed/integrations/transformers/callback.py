@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
+import glob
+import logging
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from shared_seed.errors import ModelError, RecipeError
+from shared_seed.errors import HeadroomError, ManifestMismatchError, ModelError, RecipeError
+from shared_seed.integrations.transformers import card, checkpoint
+from shared_seed.integrations.transformers.checks import check_usable, notices
+from shared_seed.integrations.transformers.heads import read_directly
+from shared_seed.integrations.transformers.launch import open_together, settings_of
+from shared_seed.integrations.transformers.objective import Reward
+from shared_seed.integrations.transformers.takeover import Takeover
+from shared_seed.optimizer import Groups
 from shared_seed.outcome import Outcome, Step
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.training import Training
 
-_SHADOWED = ("compute_loss", "_run_epoch")
-"""What is replaced on the Trainer's instance for the time of training."""
+logger = logging.getLogger(__name__)
+
+_ABSTAINED = (
+    "a batch had no finite loss: such probes abstain, and their byte moves nothing; logs count them as `abstained`"
+)
 
 
 class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
     """Replaces backprop in the Trainer that it is given to, for the time of ``train()``.
 
-    The Trainer's learning rate and schedule are used, its loss, its data and its precision; the optimizer
-    never gets a gradient and so never allocates state. Each micro-batch of an accumulated step is a probe of
-    its own, along its own direction.
+    The Trainer's learning rates and schedule are used, its loss, its data and its precision; the optimizer never
+    gets a gradient and so never allocates state. Each micro-batch of an accumulated step is a probe of its own,
+    along its own direction. When training ends, also by an error, the Trainer has its own methods again; only its
+    model card goes on saying how the model was trained.
+
+    Logged besides the Trainer's own values, to every reporter: ``projected_grad`` of the last step, ``peers`` that
+    took part in it, ``bytes_sent`` and ``bytes_received`` so far, ``reward`` if there is one, ``abstained`` probes
+    if there were any. ``grad_norm`` is the root mean square of a step's projected gradients, which estimates the
+    gradient's norm. ``max_grad_norm`` has no effect.
+
+    Under ``torchrun`` every process is a peer. Their steps add up: N peers at a learning rate go N times as far as
+    one, so divide it by N to go as far.
+
+    Checkpoints hold the run's state too, and ``resume_from_checkpoint`` goes on to the same bits. From a
+    checkpoint that backprop has made, a new run begins.
 
     Args:
         settings: how this peer takes part; alone, without listening, by default.
         title: what the manifest calls the base model.
         recipe: carried in the manifest for peers that join.
+        reward: ``reward(outputs, inputs)`` gives a number for a batch, which is maximised in place of minimising
+            the loss; it need not be differentiable. ``None`` where a batch has none.
         on_step: called with every :class:`~shared_seed.session.Step`.
 
     Attributes:
@@ -49,44 +73,79 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         *,
         title: str = "",
         recipe: dict[str, Any] | None = None,
+        reward: Reward | None = None,
         on_step: Callable[[Session, Step], None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.title = title
         self.recipe = recipe
+        self.reward = reward
         self.on_step = on_step
         self.session: Session | None = None
         self.outcome: Outcome | None = None
-        self._undo: Callable[[], None] = lambda: None
+        self._takeover: Takeover | None = None
+        self._groups: Groups | None = None
+        self._ranks = (0, 1)
+        self._said: set[str] = set()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Find the Trainer that is calling, open the session, and take the place of its gradient."""
         self._leave()
-        trainer = _calling_trainer(self)
-        if args.fp16:
-            raise ModelError("fp16 scales losses for backprop; expected bf16 or fp32; set bf16=True instead")
-        self.session = Session.open(
-            kwargs["model"],
-            self.settings,
-            Training(rounds=state.max_steps, title=self.title, recipe=self.recipe),
-        )
-        self._install(trainer, self.session)
+        self.outcome = None
+        trainer, resumed_from = _calling_trainer(self)
+        check_usable(trainer)
+        self._ranks = (args.process_index, args.world_size)
+        model = kwargs["model"]
         try:
-            self.session.begin()
+            session = self._open(state, resumed_from, **kwargs)
+            self._takeover = Takeover(trainer, session, self.reward, self._finish, self._leave)
+            self._takeover.begin(self)
+            session.begin()
         except BaseException:
             self._leave()
             raise
+        card.author(trainer, lambda: self.outcome, lambda: self in trainer.callback_handler.callbacks)
+        card.tag(model)
+        self._say(notices(trainer, model))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Make sure that the optimizer still trains what the run trains."""
+        _, _, groups = self._training()
+        if not groups.hold(_bare(kwargs["optimizer"])):
+            if not self._is_private:
+                raise ModelError(
+                    "which parameters are trained, or how their learning rates relate, has changed during a run "
+                    "that other peers or a log share; expected them to stay; freeze parameters before training"
+                )
+            self._go_on_anew(state, **kwargs)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Exchange bytes and update the weights, at the learning rate of the Trainer's optimizer."""
-        session = self._session()
+        session, takeover, groups = self._training()
         if session.is_over():
             return
-        step = session.step(float(kwargs["optimizer"].param_groups[0]["lr"]))
+        try:
+            step = session.step(groups.learning_rate(_bare(kwargs["optimizer"])))
+        except HeadroomError as error:
+            if not self._is_private:
+                raise
+            self._say([f"{error}; since nobody else trains along, training goes on, as a new run on a wider grid"])
+            session.outgrow()
+            self._go_on_anew(state, **kwargs)
+            return
+        takeover.note(step)
+        if step.abstained:
+            self._say([_ABSTAINED])
+        if session.loudness.warning:
+            self._say([session.loudness.warning])
+        if step.late:
+            self._say([f"{', '.join(step.late)} missed a deadline; what comes late is still applied"])
         if self.on_step is not None:
             self.on_step(session, step)
 
@@ -94,99 +153,115 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stop where the run's last round is done."""
-        if self._session().is_over():
+        if self._training()[0].is_over():
             control.should_training_stop = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put the run's state into the checkpoint."""
+        if self._takeover is not None and self.session is not None:
+            checkpoint.keep(self.session, args, state)
+
+    def on_push_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put the run's state into a checkpoint that is about to be uploaded, before the event of its saving."""
+        self.on_save(args, state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Exchange the last bytes and give the Trainer its own loss back."""
+        """Give the Trainer its own methods back."""
         try:
-            self.outcome = self._session().finish()
+            if self.outcome is None:
+                self._finish()
         finally:
             self._leave()
 
-    def _session(self) -> Session:
-        if self.session is None:
-            raise RecipeError("SharedSeedCallback is not in training; pass it to a Trainer and call train()")
+    # Inside
+
+    def _open(self, state: TrainerState, resumed_from: str | None, **kwargs: Any) -> Session:
+        """Open a session for what is left of the training."""
+        model, (rank, ranks) = kwargs["model"], self._ranks
+        settings = settings_of(self.settings, rank, ranks)
+        direct = tuple(glob.escape(name) for name in read_directly(model))
+        settings = dataclasses.replace(settings, dense=(*settings.dense, *direct))
+        resume = checkpoint.take_up(resumed_from, settings, rank)
+        left = max(1, state.max_steps - state.global_step)
+        self._groups = Groups.of(_bare(kwargs["optimizer"]), model, left)
+        self._say(self._groups.notices)
+        training = Training(
+            rounds=left + (resume.round if resume else 0),
+            title=self.title,
+            recipe=self.recipe,
+            groups=self._groups,
+            resume=resume,
+        )
+
+        def opener(mine: Settings) -> Session:
+            try:
+                return Session.open(model, mine, training)
+            except ManifestMismatchError as error:
+                if resume is None or not self._is_private:
+                    raise
+                self._say([f"the checkpoint's run cannot go on here ({error}); a new one begins from its weights"])
+                return Session.open(model, mine, dataclasses.replace(training, resume=None, rounds=left))
+
+        self.session = open_together(opener, settings, ranks)
         return self.session
+
+    def _go_on_anew(self, state: TrainerState, **kwargs: Any) -> None:
+        """End a run that nobody else knows of, and begin another from its weights."""
+        session, takeover, _ = self._training()
+        session.close()
+        takeover.session = self._open(state, None, **kwargs)
+        takeover.session.begin()
+
+    @property
+    def _is_private(self) -> bool:
+        return self.settings.private and self._ranks[1] == 1
+
+    def _finish(self) -> None:
+        """Exchange the last bytes and compare digests."""
+        self.outcome = self._training()[0].finish()
+
+    def _training(self) -> tuple[Session, Takeover, Groups]:
+        if self.session is None or self._takeover is None or self._groups is None:
+            raise RecipeError("SharedSeedCallback is not in training; pass it to a Trainer and call train()")
+        return self.session, self._takeover, self._groups
 
     def _leave(self) -> None:
         """Undo everything; harmless when there is nothing to undo."""
-        self._undo()
-        self._undo = lambda: None
+        if self._takeover is not None:
+            self._takeover.end()
+            self._takeover = None
         if self.session is not None:
             self.session.close()
 
-    def _install(self, trainer: Trainer, session: Session) -> None:
-        """Shadow ``compute_loss`` on the instance: it covers custom losses, subclasses and label smoothing.
-
-        What it returns is the probe's mean loss on a leaf of its own, so the Trainer's backward pass and its
-        accumulation run as ever and no model parameter sees autograd.
-        """
-        own, run_epoch = trainer.compute_loss, trainer._run_epoch
-        before = {name: trainer.__dict__[name] for name in _SHADOWED if name in trainer.__dict__}
-
-        def compute_loss(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            if not model.training:
-                return own(model, inputs, *args, **kwargs)
-            if session.is_over():
-                return torch.zeros((), device=trainer.args.device, requires_grad=True)
-            scale = _accumulation_scale(trainer, kwargs.get("num_items_in_batch"))
-
-            def loss() -> Tensor:
-                copied = dict(inputs) if isinstance(inputs, Mapping) else inputs
-                value: Tensor = own(model, copied, *args, **kwargs)
-                return value * scale
-
-            measured = session.measure(loss, _outer_autocast(trainer))
-            device = trainer.args.device
-            return torch.tensor(measured.loss / scale, device=device, requires_grad=True)
-
-        def run_epoch_and_clean_up(*args: Any, **kwargs: Any) -> Any:
-            # After an exception the Trainer tells its callbacks nothing.
-            try:
-                return run_epoch(*args, **kwargs)
-            except BaseException:
-                self._leave()
-                raise
-
-        def undo() -> None:
-            for name in _SHADOWED:
-                trainer.__dict__.pop(name, None)
-            trainer.__dict__.update(before)
-
-        trainer.compute_loss, trainer._run_epoch = compute_loss, run_epoch_and_clean_up
-        self._undo = undo
+    def _say(self, sentences: Iterable[str]) -> None:
+        """Show sentences that have not been shown yet."""
+        for sentence in sentences:
+            if self._ranks[0] == 0 and sentence not in self._said:
+                self._said.add(sentence)
+                logger.warning(sentence)
 
 
-def _calling_trainer(callback: TrainerCallback) -> Trainer:
-    """The Trainer whose event we are in; events do not carry it, so it is found on the stack."""
+def _calling_trainer(callback: TrainerCallback) -> tuple[Trainer, str | None]:
+    """The Trainer whose event we are in, and the checkpoint that it resumes from.
+
+    Events carry neither, so both are found on the stack.
+    """
     frame = sys._getframe(1)
     while frame is not None:
-        candidate = frame.f_locals.get("self")
+        names = frame.f_locals
+        candidate = names.get("self")
         if isinstance(candidate, Trainer) and callback in candidate.callback_handler.callbacks:
-            return candidate
+            return candidate, names.get("resume_from_checkpoint")
         frame = frame.f_back  # type: ignore[assignment]
     raise RecipeError("SharedSeedCallback was called by something else than a transformers.Trainer")
 
 
-def _accumulation_scale(trainer: Trainer, items: Any) -> int:
-    """What a micro-batch's loss must be multiplied by to be a mean.
-
-    A Trainer that counts items divides each micro-batch's loss by the items of the whole accumulated batch.
-    """
-    said = getattr(trainer, "loss_is_scaled_for_ga", None)
-    scaled = (
-        said
-        if said is not None
-        else (trainer.model_accepts_loss_kwargs and items is not None) or trainer.compute_loss_func is not None
-    )
-    return int(getattr(trainer, "current_gradient_accumulation_steps", 1)) if scaled else 1
-
-
-def _outer_autocast(trainer: Trainer) -> AbstractContextManager[Any]:
-    """An autocast around both probes: the weights are cast once a pair instead of once a forward."""
-    if not trainer.args.bf16:
-        return nullcontext()
-    return torch.autocast(trainer.args.device.type, torch.bfloat16)
+def _bare(optimizer: Any) -> Any:
+    """A torch optimizer without accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)
