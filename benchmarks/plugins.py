@@ -5,14 +5,13 @@
 
 Each example under ``examples/`` runs as it stands (backprop with AdamW), with one line changed (shared-seed), and
 with its training turned into a pass that only evaluates (plain inference), each in a process of its own. Peak
-memory is the process's largest resident set, so the interpreter and the libraries count too.
+memory is the process's largest resident set (Linux's VmHWM), so the interpreter and the libraries count too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -42,6 +41,16 @@ CHANGES: dict[str, dict[str, tuple[str, str]]] = {
 """For each example and way: the line to change, and what to."""
 
 
+MEASURED = """
+import json, pathlib, runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+status = pathlib.Path("/proc/self/status").read_text()
+print(json.dumps({"peak_kB": int(status.split("VmHWM:")[1].split()[0])}))
+"""
+"""Runs a script and then states its own peak: what a parent is told of a child begins at the parent's own size."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One example run one way; ``peak`` in MB of 10**6 bytes, ``seconds`` from start to end."""
@@ -66,18 +75,15 @@ def run(example: str, way: str, arguments: list[str], folder: Path) -> Run:
         text = text.replace(f"\n{before}\n", f"\n{after}\n")
     script = folder / f"{example}_{way.replace(' ', '_')}.py"
     script.write_text(text)
-    out = folder / "out.txt"
-    with out.open("w") as file:
-        began = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, str(script), *arguments], stdout=file, stderr=subprocess.STDOUT, cwd=folder
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{script.name} failed:\n{out.read_text()}")
-    found = json.loads(next(line for line in reversed(out.read_text().splitlines()) if line.startswith("{")))
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(script), *arguments], capture_output=True, text=True, cwd=folder
+    )
+    seconds = time.monotonic() - began
+    if done.returncode:
+        raise RuntimeError(f"{script.name} failed:\n{done.stderr}")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    found, peak = json.loads(lines[-2]), json.loads(lines[-1])["peak_kB"]
     losses = found["losses"]
     return Run(
         example,
@@ -85,7 +91,7 @@ def run(example: str, way: str, arguments: list[str], folder: Path) -> Run:
         losses[0] if losses else None,
         losses[-1] if losses else None,
         found["optimizer_state"],
-        usage.ru_maxrss / 1000,
+        peak * 1024 / 1e6,
         seconds,
     )
 
