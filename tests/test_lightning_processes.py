@@ -69,7 +69,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(alone: dict[st
 def test_devices_are_peers_with_a_shard_each_and_identical_weights(pair: Path) -> None:
     first, second = result(pair, 0), result(pair, 1)
     assert_alike(first, second)
-    assert first["others"] == {"rank 1": first["digest"]}
+    assert first["others"] == {"peer-1": first["digest"]}
     assert first["gradients"] == 48
     assert first["streams"] == 2
     # Logged with sync_dist, so the same on both.

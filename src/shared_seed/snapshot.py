@@ -32,10 +32,15 @@ class Snapshot:
         """The number that the stream's next message has."""
         return sum(message.stream == self.stream for message in self.contents.messages)
 
-    def of_peer(self, name: bytes) -> Snapshot:
-        """The same run as the peer of these 12 bytes has it, which goes on in the last of its streams."""
+    def of_peer(self, name: bytes | None) -> Snapshot:
+        """The same run as another peer has it, which goes on in the last of its streams.
+
+        Args:
+            name: the peer's 12 bytes; None for a new peer.
+        """
         streams = [m.stream for m in self.contents.messages if m.stream.peer == name]
-        return replace(self, stream=max(streams, default=Stream(name)))
+        new = Stream.fresh() if name is None else Stream(name)
+        return replace(self, stream=max(streams, default=new))
 
     def pack(self) -> tuple[bytes, bytes]:
         """The bytes of the gradient log and of the stream's note."""

@@ -17,6 +17,7 @@ from shared_seed.integrations.lightning import checks
 from shared_seed.integrations.lightning.display import Display
 from shared_seed.integrations.lightning.evaluation import Evaluation, Reward
 from shared_seed.integrations.lightning.ranks import Ranks
+from shared_seed.launch import open_together, settings_at
 from shared_seed.optimizer import Groups
 from shared_seed.outcome import Outcome, Step
 from shared_seed.session import Session
@@ -160,7 +161,7 @@ class PeerStrategy(Ranks):
         try:
             self._report(session, session.step(learning_rate))
         except HeadroomError as error:
-            if not self.settings.private or self.is_distributed:
+            if not self._is_private:
                 raise
             self._inform(
                 f"{error}; since nobody else trains along, training goes on, as a new run on a wider grid"
@@ -199,7 +200,7 @@ class PeerStrategy(Ranks):
     def _part(self) -> None:
         """Leave a run whose parameters or ratios of learning rates are no longer those that are trained."""
         assert self.session is not None
-        if not self.settings.private or self.is_distributed:
+        if not self._is_private:
             raise ModelError(
                 "which parameters are trained, or how their learning rates relate, has changed during a run that "
                 "other peers or a log share; expected them to stay; freeze parameters and set up the optimizer "
@@ -222,13 +223,24 @@ class PeerStrategy(Ranks):
             evaluated=self.lightning_module,
             resume=resume,
         )
-        try:
-            return self.open_together(model, self.settings, training)
-        except ManifestMismatchError as error:
-            if resume is None or not self.settings.private or self.is_distributed:
-                raise
-            self._inform(f"the checkpoint's run cannot go on here ({error}); a new one begins from its weights")
-            return self.open_together(model, self.settings, replace(training, resume=None))
+
+        def opener(mine: Settings) -> Session:
+            try:
+                return Session.open(model, mine, training)
+            except ManifestMismatchError as error:
+                if resume is None or not self._is_private:
+                    raise
+                self._inform(
+                    f"the checkpoint's run cannot go on here ({error}); a new one begins from its weights"
+                )
+                return Session.open(model, mine, replace(training, resume=None))
+
+        return open_together(opener, self.settings, self.place)
+
+    @property
+    def _is_private(self) -> bool:
+        """Whether nobody but this process will know of the run."""
+        return self.settings.private and not self.is_distributed
 
     def _rounds(self, resume: Snapshot | None) -> int:
         """Steps that the run will have: those of the whole training, or what is left of it for a new run."""
@@ -304,11 +316,9 @@ class PeerStrategy(Ranks):
             snapshot = Snapshot.unpack(_as_bytes(entry["log"]), _as_bytes(entry["peer"]), "the checkpoint")
             if len(entry["generators"]) == self.world_size:
                 Generators.unpack(entry["generators"][self.global_rank]).restore()
-            if self.is_distributed:
+            if self.global_rank > 0:
                 # The first process wrote the checkpoint, for all of them.
-                own = replace(self.settings, number=self.global_rank)
-                name = own.peer_name(snapshot.contents.manifest.run)
-                assert name is not None
+                name = settings_at(self.place, self.settings).peer_name(snapshot.contents.manifest.run)
                 snapshot = snapshot.of_peer(name)
             self._resume = snapshot
 

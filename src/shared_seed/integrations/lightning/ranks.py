@@ -7,20 +7,12 @@ metrics and decisions through a process group, as under DDP; gradients go as byt
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from shared_seed.errors import ModelError
-from shared_seed.session import Session
-from shared_seed.settings import Settings
-from shared_seed.swarm.zmq import parse
-from shared_seed.training import Training
-
-NEAR, ANYWHERE = "127.0.0.1", "*"
-"""Where the first peer listens: for the processes of one machine, and of several."""
+from shared_seed.launch import NEAR, Place
 
 
 class Ranks:
@@ -145,33 +137,8 @@ class Ranks:
         dist.all_gather_object(objects, obj)
         return objects
 
-    def open_together(self, model: torch.nn.Module, settings: Settings, training: Training) -> Session:
-        """A session of this process that is in one swarm with those of the others.
-
-        The first process listens, where the others can reach it; they join. Each has its rank for its number, so
-        that a calm run is reproducible.
-        """
-        if not self.is_distributed:
-            return Session.open(model, settings, training)
-        if settings.number is not None:
-            raise ModelError(
-                f"number={settings.number} would be the same in all {self.world_size} processes; expected None, "
-                "so that each takes its rank"
-            )
-        rank = self.global_rank
-        own = replace(settings, number=rank, start_with=self.world_size, name=f"rank {rank}")
-        if rank == 0:
-            listen = settings.listen or f"tcp://{NEAR if self.num_nodes == 1 else ANYWHERE}:0"
-            session = Session.open(model, replace(own, listen=listen), training)
-            self.broadcast(self._reachable(session))
-            return session
-        address = self.broadcast(None)
-        folder = settings.folder / "peers" / str(rank + 1) if settings.folder else None
-        return Session.open(model, replace(own, listen=None, join=(address,), folder=folder), training)
-
-    def _reachable(self, session: Session) -> str:
-        """The address at which the other processes find this one."""
-        assert session.swarm is not None
-        assert session.swarm.address is not None
-        host, port = parse(session.swarm.address)
-        return f"tcp://{self.cluster_environment.main_address if host == ANYWHERE else host}:{port}"
+    @property
+    def place(self) -> Place:
+        """Which of all processes this is, and where the others find the first one."""
+        host = NEAR if self.num_nodes == 1 else self.cluster_environment.main_address
+        return Place(self.global_rank, self.world_size, host)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import glob
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -15,13 +17,14 @@ from shared_seed.errors import HeadroomError, ManifestMismatchError, ModelError,
 from shared_seed.integrations.transformers import card, checkpoint
 from shared_seed.integrations.transformers.checks import check_usable, notices
 from shared_seed.integrations.transformers.heads import read_directly
-from shared_seed.integrations.transformers.launch import open_together, settings_of
 from shared_seed.integrations.transformers.objective import Reward
 from shared_seed.integrations.transformers.takeover import Takeover
+from shared_seed.launch import NEAR, Place, open_together, settings_at
 from shared_seed.optimizer import Groups
 from shared_seed.outcome import Outcome, Step
 from shared_seed.session import Session
 from shared_seed.settings import Settings
+from shared_seed.snapshot import Snapshot
 from shared_seed.training import Training
 
 logger = logging.getLogger(__name__)
@@ -85,7 +88,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         self.outcome: Outcome | None = None
         self._takeover: Takeover | None = None
         self._groups: Groups | None = None
-        self._ranks = (0, 1)
+        self._place = Place()
         self._said: set[str] = set()
 
     def on_train_begin(
@@ -96,7 +99,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         self.outcome = None
         trainer, resumed_from = _calling_trainer(self)
         check_usable(trainer)
-        self._ranks = (args.process_index, args.world_size)
+        self._place = Place(args.process_index, args.world_size, _host())
         model = kwargs["model"]
         try:
             session = self._open(state, resumed_from, **kwargs)
@@ -183,11 +186,13 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
 
     def _open(self, state: TrainerState, resumed_from: str | None, **kwargs: Any) -> Session:
         """Open a session for what is left of the training."""
-        model, (rank, ranks) = kwargs["model"], self._ranks
-        settings = settings_of(self.settings, rank, ranks)
+        model, place = kwargs["model"], self._place
         direct = tuple(glob.escape(name) for name in read_directly(model))
-        settings = dataclasses.replace(settings, dense=(*settings.dense, *direct))
-        resume = checkpoint.take_up(resumed_from, settings, rank)
+        settings = dataclasses.replace(self.settings, dense=(*self.settings.dense, *direct))
+        resume = Snapshot.load(Path(resumed_from)) if resumed_from else None
+        if resume is not None and place.rank > 0:
+            # Rank 0 wrote the state, for all.
+            resume = resume.of_peer(settings_at(place, settings).peer_name(resume.contents.manifest.run))
         left = max(1, state.max_steps - state.global_step)
         self._groups = Groups.of(_bare(kwargs["optimizer"]), model, left)
         self._say(self._groups.notices)
@@ -208,7 +213,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
                 self._say([f"the checkpoint's run cannot go on here ({error}); a new one begins from its weights"])
                 return Session.open(model, mine, dataclasses.replace(training, resume=None, rounds=left))
 
-        self.session = open_together(opener, settings, ranks)
+        self.session = open_together(opener, settings, place)
         return self.session
 
     def _go_on_anew(self, state: TrainerState, **kwargs: Any) -> None:
@@ -220,7 +225,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
 
     @property
     def _is_private(self) -> bool:
-        return self.settings.private and self._ranks[1] == 1
+        return self.settings.private and self._place.ranks == 1
 
     def _finish(self) -> None:
         """Exchange the last bytes and compare digests."""
@@ -242,7 +247,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
     def _say(self, sentences: Iterable[str]) -> None:
         """Show sentences that have not been shown yet."""
         for sentence in sentences:
-            if self._ranks[0] == 0 and sentence not in self._said:
+            if self._place.rank == 0 and sentence not in self._said:
                 self._said.add(sentence)
                 logger.warning(sentence)
 
@@ -260,6 +265,12 @@ def _calling_trainer(callback: TrainerCallback) -> tuple[Trainer, str | None]:
             return candidate, names.get("resume_from_checkpoint")
         frame = frame.f_back  # type: ignore[assignment]
     raise RecipeError("SharedSeedCallback was called by something else than a transformers.Trainer")
+
+
+def _host() -> str:
+    """Where other ranks reach rank 0, as torch's own rendezvous does."""
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE", "") == os.environ.get("WORLD_SIZE", "1")
+    return NEAR if one_machine else os.environ.get("MASTER_ADDR", NEAR)
 
 
 def _bare(optimizer: Any) -> Any:

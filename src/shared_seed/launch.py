@@ -1,0 +1,91 @@
+"""Processes that a launcher has started together (``devices=N``, torchrun, SLURM) as peers of one swarm.
+
+They know of each other through torch's process group, which the launcher has set up: rank 0 listens, and tells the
+others where. Gradients then go as bytes from peer to peer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import distributed
+
+from shared_seed.errors import SwarmError
+from shared_seed.session import Session
+from shared_seed.settings import Settings
+
+Opener = Callable[[Settings], Session]
+
+NEAR = "127.0.0.1"
+"""Where the processes of one machine find each other."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of how many processes this is, and the host at which the others reach rank 0."""
+
+    rank: int = 0
+    ranks: int = 1
+    host: str = NEAR
+
+
+def settings_at(place: Place, settings: Settings) -> Settings:
+    """How one process takes part: settings that are the same in all of them are made its own."""
+    if place.ranks == 1:
+        return settings
+    rank = place.rank
+    interface = NEAR if place.host == NEAR else "0.0.0.0"
+    shared = settings.number is None and not settings.alone
+    return dataclasses.replace(
+        settings,
+        # Where peers from elsewhere take part, a number of ours might be one of theirs.
+        number=None if shared else (settings.number or 0) + rank,
+        name=f"{settings.name[:56]}-{rank}",
+        start_with=max(settings.start_with, place.ranks),
+        listen=(settings.listen or f"tcp://{interface}:0") if rank == 0 else None,
+        join=settings.join if rank == 0 else (),
+        folder=settings.folder / f"rank-{rank}" if settings.folder and rank > 0 else settings.folder,
+    )
+
+
+def open_together(opener: Opener, settings: Settings, place: Place) -> Session:
+    """Open a session as one of several processes, of which each is a peer of its own.
+
+    Args:
+        opener: opens one with the settings that it is given.
+        settings: the same in all processes.
+        place: of this one.
+
+    Raises:
+        SwarmError: rank 0 could not open its own; says why.
+        SharedSeedError: as :meth:`Session.open`.
+    """
+    mine = settings_at(place, settings)
+    if place.ranks == 1:
+        return opener(mine)
+    if place.rank == 0:
+        return _listen(opener, mine, place.host)
+    told: list[tuple[str, str]] = [("", "")]
+    distributed.broadcast_object_list(told, src=0)
+    address, failure = told[0]
+    if failure:
+        raise SwarmError(f"rank 0 could not open the run: {failure}")
+    return opener(dataclasses.replace(mine, join=(address,)))
+
+
+def _listen(opener: Opener, settings: Settings, host: str) -> Session:
+    """Open rank 0's session; the others wait to be told, so that they are told of a failure too."""
+    try:
+        session = opener(settings)
+    except BaseException as error:
+        distributed.broadcast_object_list([("", str(error) or type(error).__name__)], src=0)
+        raise
+    try:
+        port = str(getattr(session.swarm, "address", "")).rpartition(":")[2]
+        distributed.broadcast_object_list([(f"tcp://{host}:{port}", "")], src=0)
+    except BaseException:
+        session.close()
+        raise
+    return session
