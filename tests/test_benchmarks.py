@@ -127,3 +127,24 @@ def test_decay_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert of_loss > 0
     assert of_decay > 0
     assert "rms over 3 directions" in capsys.readouterr().out
+
+
+def test_upstream_transformers_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "upstream"))
+    from transformers import Trainer, TrainingArguments
+
+    import models
+    import transformers_plugin
+    from trainers import rows
+
+    own = Trainer.train
+    undo = transformers_plugin._patch()
+    try:
+        arguments = TrainingArguments(str(tmp_path), max_steps=2, use_cpu=True, report_to=[], save_strategy="no")
+        trainer = Trainer(model=models.llama(), args=arguments, train_dataset=rows())
+        trainer.train()
+    finally:
+        undo()
+    assert Trainer.train is own
+    assert [type(c).__name__ for c in trainer.callback_handler.callbacks].count("SharedSeedCallback") == 1
+    assert len(trainer.optimizer.state) == 0
