@@ -49,6 +49,7 @@ args = TrainingArguments(
     output_dir="out",
     max_steps=options.steps,
     per_device_train_batch_size=options.batch,
+    per_device_eval_batch_size=options.batch,
     learning_rate=2e-5,
     logging_steps=max(1, options.steps // 10),
     save_strategy="no",

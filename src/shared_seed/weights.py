@@ -19,6 +19,9 @@ from shared_seed.errors import ModelError
 from shared_seed.grid import LIMIT, Grid
 from shared_seed.manifest import TensorSpec
 
+PIECE = 1 << 20
+"""Elements that are put on their grid at once."""
+
 
 @dataclass
 class Trainable:
@@ -47,16 +50,25 @@ class Trainable:
 
     def place(self, grid: Grid, epsilon: float) -> None:
         """Snap the values to a grid, with room for a probe where it is made in place."""
-        self.values.copy_(torch.from_numpy(grid.snap(self.values.cpu().numpy())))
+        # In pieces: a large embedding's copies would be the training's peak of memory.
+        for piece in torch.split(self.values.view(-1), PIECE):
+            piece.copy_(torch.from_numpy(grid.snap(piece.cpu().numpy())))
         self.grid = grid
         self.ceiling = LIMIT if self.family is Family.RANK1 else LIMIT - round(epsilon / grid.unit)
         self.measure()
 
     def measure(self) -> int:
         """Set the bound to the largest magnitude there is, in units, and return it."""
-        largest = float(self.values.abs().max()) if self.parameter.numel() else 0.0
-        self.bound = int(np.ldexp(largest, self.grid.exponent))
+        self.bound = int(np.ldexp(largest(self.values), self.grid.exponent))
         return self.bound
+
+
+def largest(values: Tensor) -> float:
+    """The largest magnitude in a tensor, 0 for none, NaN where there is one; makes no copy."""
+    if not values.numel():
+        return 0.0
+    low, high = (float(bound) for bound in torch.aminmax(values))
+    return max(-low, high)
 
 
 def flat(values: Tensor) -> NDArray[np.float32]:
@@ -167,7 +179,7 @@ class Choice:
         """The grid of a parameter."""
         if name in self.exponents:
             return Grid(self.exponents[name])
-        return Grid.covering(float(values.abs().max()) if values.numel() else 0.0, epsilon)
+        return Grid.covering(largest(values), epsilon)
 
 
 ALL = Choice()
