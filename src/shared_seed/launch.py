@@ -10,13 +10,16 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import distributed
+from torch import distributed, nn
 
-from shared_seed.errors import SwarmError
+from shared_seed import notices
+from shared_seed.errors import ManifestMismatchError, SwarmError
 from shared_seed.session import Session
 from shared_seed.settings import Settings
+from shared_seed.training import Training
 
-Opener = Callable[[Settings], Session]
+Say = Callable[[str], None]
+"""Shows a sentence to the user, once."""
 
 NEAR = "127.0.0.1"
 """Where the processes of one machine find each other."""
@@ -50,35 +53,50 @@ def settings_at(place: Place, settings: Settings) -> Settings:
     )
 
 
-def open_together(opener: Opener, settings: Settings, place: Place) -> Session:
+def open_together(model: nn.Module, settings: Settings, training: Training, place: Place, say: Say) -> Session:
     """Open a session as one of several processes, of which each is a peer of its own.
 
+    Where nobody else will know of the run, one that cannot go on from its checkpoint begins anew.
+
     Args:
-        opener: opens one with the settings that it is given.
+        model: as for :meth:`Session.open`.
         settings: the same in all processes.
-        place: of this one.
+        training: what the Trainer is about to do.
+        place: of this process.
+        say: is told what the user should know.
 
     Raises:
         SwarmError: rank 0 could not open its own; says why.
         SharedSeedError: as :meth:`Session.open`.
     """
+
+    def opened(mine: Settings) -> Session:
+        try:
+            return Session.open(model, mine, training)
+        except ManifestMismatchError as error:
+            if training.resume is None or not mine.private:
+                raise
+            say(notices.ANEW.format(error=error))
+            left = max(1, training.rounds - training.resume.round)
+            return Session.open(model, mine, dataclasses.replace(training, resume=None, rounds=left))
+
     mine = settings_at(place, settings)
     if place.ranks == 1:
-        return opener(mine)
+        return opened(mine)
     if place.rank == 0:
-        return _listen(opener, mine, place.host)
+        return _listen(opened, mine, place.host)
     told: list[tuple[str, str]] = [("", "")]
     distributed.broadcast_object_list(told, src=0)
     address, failure = told[0]
     if failure:
         raise SwarmError(f"rank 0 could not open the run: {failure}")
-    return opener(dataclasses.replace(mine, join=(address,)))
+    return opened(dataclasses.replace(mine, join=(address,)))
 
 
-def _listen(opener: Opener, settings: Settings, host: str) -> Session:
+def _listen(opened: Callable[[Settings], Session], settings: Settings, host: str) -> Session:
     """Open rank 0's session; the others wait to be told, so that they are told of a failure too."""
     try:
-        session = opener(settings)
+        session = opened(settings)
     except BaseException as error:
         distributed.broadcast_object_list([("", str(error) or type(error).__name__)], src=0)
         raise

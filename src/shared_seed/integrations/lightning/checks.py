@@ -43,7 +43,7 @@ def check(trainer: Any, strategy: Any) -> None:
         )
 
 
-def notices(trainer: Any) -> list[str]:
+def without_effect(trainer: Any) -> list[str]:
     """What has no effect here, one line each."""
     if trainer.gradient_clip_val:
         return [

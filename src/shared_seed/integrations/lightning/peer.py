@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from shared_seed.errors import HeadroomError, ManifestMismatchError, ModelError
+from shared_seed import notices
+from shared_seed.errors import HeadroomError, ModelError
 from shared_seed.generators import Generators
 from shared_seed.integrations.lightning import checks
 from shared_seed.integrations.lightning.display import Display
@@ -103,7 +104,7 @@ class PeerStrategy(Ranks):
         self._last = None
         if trainer.state.fn == "fit" and self._trains():
             checks.check(trainer, self)
-            for notice in checks.notices(trainer):
+            for notice in checks.without_effect(trainer):
                 self._inform(notice)
         self.share_weights()
 
@@ -163,22 +164,14 @@ class PeerStrategy(Ranks):
         except HeadroomError as error:
             if not self._is_private:
                 raise
-            self._inform(
-                f"{error}; since nobody else trains along, training goes on, as a new run on a wider grid"
-            )
+            self._inform(notices.WIDER.format(error=error))
             session.outgrow()
             self._leave()
             self._begun()
 
     def _report(self, session: Session, step: Step) -> None:
-        if step.abstained:
-            self._inform(
-                "a loss was not finite or there was none: such probes abstain, and their byte moves nothing"
-            )
-        if session.loudness.warning:
-            self._inform(session.loudness.warning)
-        if step.late:
-            self._inform(f"{', '.join(step.late)} missed a deadline; what comes late is still applied")
+        for notice in notices.of_step(session, step):
+            self._inform(notice)
         self._display.show(self.lightning_module.trainer, session, step)
         if self.on_step is not None:
             self.on_step(session, step)
@@ -201,11 +194,7 @@ class PeerStrategy(Ranks):
         """Leave a run whose parameters or ratios of learning rates are no longer those that are trained."""
         assert self.session is not None
         if not self._is_private:
-            raise ModelError(
-                "which parameters are trained, or how their learning rates relate, has changed during a run that "
-                "other peers or a log share; expected them to stay; freeze parameters and set up the optimizer "
-                "before fit"
-            )
+            raise ModelError(notices.CHANGED)
         self._leave()
 
     def _open(self) -> Session:
@@ -223,19 +212,7 @@ class PeerStrategy(Ranks):
             evaluated=self.lightning_module,
             resume=resume,
         )
-
-        def opener(mine: Settings) -> Session:
-            try:
-                return Session.open(model, mine, training)
-            except ManifestMismatchError as error:
-                if resume is None or not self._is_private:
-                    raise
-                self._inform(
-                    f"the checkpoint's run cannot go on here ({error}); a new one begins from its weights"
-                )
-                return Session.open(model, mine, replace(training, resume=None))
-
-        return open_together(opener, self.settings, self.place)
+        return open_together(model, self.settings, training, self.place, self._inform)
 
     @property
     def _is_private(self) -> bool:

@@ -13,9 +13,10 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from shared_seed.errors import HeadroomError, ManifestMismatchError, ModelError, RecipeError
+from shared_seed import notices
+from shared_seed.errors import HeadroomError, ModelError, RecipeError
 from shared_seed.integrations.transformers import card, checkpoint
-from shared_seed.integrations.transformers.checks import check_usable, notices
+from shared_seed.integrations.transformers.checks import check_usable, without_effect
 from shared_seed.integrations.transformers.heads import read_directly
 from shared_seed.integrations.transformers.objective import Reward
 from shared_seed.integrations.transformers.takeover import Takeover
@@ -28,10 +29,6 @@ from shared_seed.snapshot import Snapshot
 from shared_seed.training import Training
 
 logger = logging.getLogger(__name__)
-
-_ABSTAINED = (
-    "a batch had no finite loss: such probes abstain, and their byte moves nothing; logs count them as `abstained`"
-)
 
 
 class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
@@ -111,7 +108,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
             raise
         card.author(trainer, lambda: self.outcome, lambda: self in trainer.callback_handler.callbacks)
         card.tag(model)
-        self._say(notices(trainer, model))
+        self._say(without_effect(trainer, model))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -120,10 +117,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         _, _, groups = self._training()
         if not groups.hold(_bare(kwargs["optimizer"])):
             if not self._is_private:
-                raise ModelError(
-                    "which parameters are trained, or how their learning rates relate, has changed during a run "
-                    "that other peers or a log share; expected them to stay; freeze parameters before training"
-                )
+                raise ModelError(notices.CHANGED)
             self._go_on_anew(state, **kwargs)
 
     def on_pre_optimizer_step(
@@ -138,17 +132,12 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         except HeadroomError as error:
             if not self._is_private:
                 raise
-            self._say([f"{error}; since nobody else trains along, training goes on, as a new run on a wider grid"])
+            self._say([notices.WIDER.format(error=error)])
             session.outgrow()
             self._go_on_anew(state, **kwargs)
             return
         takeover.note(step)
-        if step.abstained:
-            self._say([_ABSTAINED])
-        if session.loudness.warning:
-            self._say([session.loudness.warning])
-        if step.late:
-            self._say([f"{', '.join(step.late)} missed a deadline; what comes late is still applied"])
+        self._say(notices.of_step(session, step))
         if self.on_step is not None:
             self.on_step(session, step)
 
@@ -203,17 +192,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
             groups=self._groups,
             resume=resume,
         )
-
-        def opener(mine: Settings) -> Session:
-            try:
-                return Session.open(model, mine, training)
-            except ManifestMismatchError as error:
-                if resume is None or not self._is_private:
-                    raise
-                self._say([f"the checkpoint's run cannot go on here ({error}); a new one begins from its weights"])
-                return Session.open(model, mine, dataclasses.replace(training, resume=None, rounds=left))
-
-        self.session = open_together(opener, settings, place)
+        self.session = open_together(model, settings, training, place, lambda sentence: self._say([sentence]))
         return self.session
 
     def _go_on_anew(self, state: TrainerState, **kwargs: Any) -> None:

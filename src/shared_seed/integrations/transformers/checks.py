@@ -68,7 +68,7 @@ def _refusals(trainer: Trainer) -> Iterator[str]:
         )
 
 
-def notices(trainer: Trainer, model: Any) -> Iterator[str]:
+def without_effect(trainer: Trainer, model: Any) -> Iterator[str]:
     """A sentence for each setting that has no effect, or another than with backprop."""
     args = trainer.args
     if args.max_grad_norm not in (0.0, 1.0, None):  # 1.0 is what nobody has asked for.
