@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,20 @@ def main() -> None:
     parser.add_argument("--resume")
     parser.add_argument("--uneven", action="store_true")
     options = parser.parse_args()
+    code = 0
     try:
         train(options)
     except SharedSeedError as error:
         say(options.folder, error=type(error).__name__, text=str(error))
-        raise SystemExit(1) from error
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        code = 1
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+        # On a busy machine, threads of torch now and then abort the interpreter's own end, when all is done and
+        # written ("terminate called without an active exception").
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":
