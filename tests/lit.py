@@ -14,8 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import models
-from shared_seed.outcome import Step
-from shared_seed.session import Session
+from recorder import Recorder as Recorder
 from shared_seed.settings import Settings
 from shared_seed.weights import Weights
 
@@ -76,20 +75,6 @@ class Validated(Module):
         self.log("validation", nn.functional.cross_entropy(self.model(inputs), labels))
 
     test_step = validation_step
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.codes: list[bytes] = []
-
-    def __call__(self, session: Session, step: Step) -> None:
-        self.steps.append(step)
-        self.codes = [m.codes for m in session.protocol.messages]
-
-    @property
-    def losses(self) -> list[float]:
-        return [step.loss for step in self.steps]
 
 
 class Counting(Logger):

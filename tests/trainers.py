@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import models
+from recorder import Recorder as Recorder
 from shared_seed.integrations.transformers import SharedSeedCallback
-from shared_seed.outcome import Step
-from shared_seed.session import Session
 from shared_seed.settings import Settings
 
 Rows = list[dict[str, Tensor]]
@@ -28,22 +27,6 @@ def rows(count: int = 32, length: int = 8) -> Rows:
     starts = torch.randint(0, 8, (count,), generator=generator)
     ids = [3 + (start + torch.arange(length)) % 8 for start in starts]
     return [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row.clone()} for row in ids]
-
-
-class Recorder:
-    """Keeps every step and what the model was then."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.codes: list[bytes] = []
-
-    def __call__(self, session: Session, step: Step) -> None:
-        self.steps.append(step)
-        self.codes = [m.codes for m in session.protocol.messages]
-
-    @property
-    def losses(self) -> list[float]:
-        return [step.loss for step in self.steps]
 
 
 class Listening(TrainerCallback):

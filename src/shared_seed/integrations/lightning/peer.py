@@ -162,7 +162,7 @@ class PeerStrategy(Ranks):
         try:
             self._report(session, session.step(learning_rate))
         except HeadroomError as error:
-            if not self._is_private:
+            if not session.settings.private:
                 raise
             self._inform(notices.WIDER.format(error=error))
             session.outgrow()
@@ -193,7 +193,7 @@ class PeerStrategy(Ranks):
     def _part(self) -> None:
         """Leave a run whose parameters or ratios of learning rates are no longer those that are trained."""
         assert self.session is not None
-        if not self._is_private:
+        if not self.session.settings.private:
             raise ModelError(notices.CHANGED)
         self._leave()
 
@@ -213,11 +213,6 @@ class PeerStrategy(Ranks):
             resume=resume,
         )
         return open_together(model, self.settings, training, self.place, self._inform)
-
-    @property
-    def _is_private(self) -> bool:
-        """Whether nobody but this process will know of the run."""
-        return self.settings.private and not self.is_distributed
 
     def _rounds(self, resume: Snapshot | None) -> int:
         """Steps that the run will have: those of the whole training, or what is left of it for a new run."""

@@ -114,9 +114,9 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Make sure that the optimizer still trains what the run trains."""
-        _, _, groups = self._training()
+        session, _, groups = self._training()
         if not groups.hold(_bare(kwargs["optimizer"])):
-            if not self._is_private:
+            if not session.settings.private:
                 raise ModelError(notices.CHANGED)
             self._go_on_anew(state, **kwargs)
 
@@ -130,7 +130,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         try:
             step = session.step(groups.learning_rate(_bare(kwargs["optimizer"])))
         except HeadroomError as error:
-            if not self._is_private:
+            if not session.settings.private:
                 raise
             self._say([notices.WIDER.format(error=error)])
             session.outgrow()
@@ -201,10 +201,6 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         session.close()
         takeover.session = self._open(state, None, **kwargs)
         takeover.session.begin()
-
-    @property
-    def _is_private(self) -> bool:
-        return self.settings.private and self._place.ranks == 1
 
     def _finish(self) -> None:
         """Exchange the last bytes and compare digests."""
