@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared_seed.noise import BLOCK, MOST_TENSORS, Purpose, Sample, cpu, reference, stream_key
+from shared_seed.noise import BLOCK, MOST_TENSORS, Purpose, Sample, cpu, packed, philox, reference, stream_key
 
 WORD = (1 << 32) - 1
 SPLIT = 3 * 65536 + 77
@@ -91,19 +91,37 @@ def test_shift_adds_the_reference_signs(
     tensor=tensors,
     start=st.lists(st.integers(-1000, 1000), max_size=300),
     exponent=st.integers(0, 24),
+    first=st.integers(0, 2),
 )
-def test_accumulate_adds_the_integer_sum_of_the_reference(
-    drawn: list[tuple[Sample, int]], tensor: int, start: list[int], exponent: int
+def test_add_signs_adds_the_integer_sum_of_the_reference(
+    drawn: list[tuple[Sample, int]], tensor: int, start: list[int], exponent: int, first: int
 ) -> None:
     chosen, units = [s for s, _ in drawn], [u for _, u in drawn]
-    unit = math.ldexp(1.0, -exponent)
-    values = np.array(start, np.float32) * np.float32(unit)
-    cpu.accumulate(values, chosen, np.array(units, np.int32), tensor, unit)
+    unit = np.float32(math.ldexp(1.0, -exponent))
+    values = np.array(start, np.float32) * unit
+    amounts = np.array(units, np.float32) * unit
+    cpu.add_signs(values, first, philox.second_word(tensor, Purpose.DENSE), philox.table(chosen), amounts)
     totals = list(start)
     for sample, step in drawn:
-        for e, sign in enumerate(reference.signs(sample, tensor, Purpose.DENSE, len(start))):
-            totals[e] += step * sign
-    assert values.tolist() == [total * unit for total in totals]
+        signs = reference.signs(sample, tensor, Purpose.DENSE, BLOCK * first + len(start))[BLOCK * first :]
+        totals = [total + step * sign for total, sign in zip(totals, signs, strict=True)]
+    assert values.tolist() == [total * float(unit) for total in totals]
+
+
+@settings(max_examples=60)
+@given(chosen=st.lists(samples, max_size=70), tensor=tensors, count=sizes, first=st.integers(0, 2))
+def test_packed_signs_and_rows_of_signs_equal_the_reference(
+    chosen: list[Sample], tensor: int, count: int, first: int
+) -> None:
+    words = np.zeros((-(-len(chosen) // 32), count + 5), np.uint32)
+    packed.pack(words, first, count, philox.second_word(tensor, Purpose.ROW), philox.table(chosen))
+    rows = cpu.sign_rows(chosen, tensor, Purpose.ROW, count, first)
+    assert rows.shape == (len(chosen), count)
+    assert not words[:, count:].any()
+    for i, sample in enumerate(chosen):
+        expected = reference.signs(sample, tensor, Purpose.ROW, BLOCK * first + count)[BLOCK * first :]
+        assert rows[i].tolist() == expected
+        assert [-1 if word >> (i % 32) & 1 else 1 for word in words[i // 32, :count].tolist()] == expected
 
 
 @settings(max_examples=60)
@@ -119,17 +137,6 @@ def test_threads_do_not_change_signs(threads: int) -> None:
     sample = Sample((1 << 64) - 3, WORD, WORD - 1)
     expected = reference.signs(sample, 7, Purpose.ROW, SPLIT)
     assert cpu.signs(sample, 7, Purpose.ROW, SPLIT, threads).tolist() == expected
-
-
-@pytest.mark.parametrize("threads", [2, 3, 8])
-def test_threads_do_not_change_accumulated_bits(threads: int) -> None:
-    chosen = [Sample(3 << 40 | i, i, i) for i in range(5)]
-    units = np.array([1, -70_000, 12_345, 0, 999_999], np.int32)
-    one, many = np.zeros(SPLIT, np.float32), np.zeros(SPLIT, np.float32)
-    cpu.accumulate(one, chosen, units, 2, 2.0**-20, 1)
-    cpu.accumulate(many, chosen, units, 2, 2.0**-20, threads)
-    assert one.tobytes() == many.tobytes()
-    assert np.any(one)
 
 
 def test_a_range_that_begins_later_continues_the_same_noise() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import models
-from shared_seed import codec, update
+from shared_seed import codec, exact, lookup, update
 from shared_seed.directions import Family
 from shared_seed.errors import HeadroomError
 from shared_seed.grid import LIMIT, MOST_UNITS
@@ -183,10 +183,12 @@ def test_an_abstention_does_not_shift_the_other_directions_of_its_message() -> N
 def test_more_samples_than_one_pass_takes(extra: int) -> None:
     model = Layers(3, 5, 7, 1)
     codes = random.Random(4).choices([c for c in range(256) if c & 0x7F < 0x50], k=update.MOST_AT_ONCE + extra)
-    together = models.message(1, 0, 2.0**-14, bytes(codes))
+    together = [
+        models.message(w, 0, 2.0**-14, bytes(codes[w * 200 :][:200])) for w in range(-(-len(codes) // 200))
+    ]
     replica = models.replica_of(model)
-    expected = slow_units(replica, [together])
-    replica.apply([together])
+    expected = slow_units(replica, together)
+    replica.apply(together)
     assert in_units(replica) == expected
 
 
@@ -200,13 +202,39 @@ def test_reduced_precision_around_an_update_changes_nothing(precision: str) -> N
     torch.set_float32_matmul_precision(precision)
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            update.check_device(torch.device("cpu"))
+            exact.check_device(torch.device("cpu"))
             models.replica_of(reduced).apply(messages)
             assert torch.is_autocast_enabled("cpu")
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
     assert models.bits(plain) == models.bits(reduced)
+
+
+def test_processors_without_the_look_up_get_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = Layers(300, 77, 30, 3)
+    multiplied = copy.deepcopy(looked_up)
+    messages = [models.message(w, 0, 0.001, bytes([0x35, 0xB9, 0x41, 0x2A])) for w in range(9)]
+    assert lookup.available() or not lookup.host_has_avx512()
+    models.replica_of(looked_up).apply(messages)
+    monkeypatch.setattr(lookup, "available", lambda: False)
+    models.replica_of(multiplied).apply(messages)
+    assert models.bits(looked_up) == models.bits(multiplied)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_pieces_and_threads_do_not_change_bits(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = Layers(700, 77, 3000, 3), Layers(700, 77, 3000, 3)
+    messages = [models.message(w, 0, 0.001, bytes([0x35, 0xB9, 0x41, 0x2A])) for w in range(9)]
+    models.replica_of(whole).apply(messages)
+    monkeypatch.setattr(exact, "PIECE", 10_000)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        models.replica_of(cut).apply(messages)
+    finally:
+        torch.set_num_threads(before)
+    assert models.bits(whole) == models.bits(cut)
 
 
 def test_updates_need_no_grad_mode_of_their_own() -> None:
@@ -304,7 +332,7 @@ def test_weights_as_near_the_edge_as_updates_bring_them_can_still_be_probed() ->
 @pytest.mark.parametrize("family", [Family.RANK1, Family.DENSE])
 @pytest.mark.parametrize("turns", [(-14, 14), (14, -14), (-14, 14, -14), (3, -3, 14)])
 def test_giving_up_after_several_groups_restores_every_bit(family: Family, turns: tuple[int, ...]) -> None:
-    # At the end of each pass of 64 samples the only weight is at a turn, in steps of 2**20 units; then it leaves.
+    # At the end of each pass the only weight is at a turn, in steps of 2**20 units; then it leaves.
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(1 + 2.0**-21)
     replica = models.replica_of(model, dense=("weight",) if family is Family.DENSE else ())

@@ -13,7 +13,7 @@ from shared_seed.replica import Replica
 from shared_seed.terms import manifest_of
 from shared_seed.weights import Choice, Weights
 
-BATCH = 64
+BATCH = 512
 """Messages between two reports of progress."""
 
 

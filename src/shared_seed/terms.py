@@ -10,6 +10,7 @@ from torch import nn
 
 from shared_seed import folder
 from shared_seed.errors import ManifestMismatchError, RecipeError
+from shared_seed.exact import check_device
 from shared_seed.log import Contents
 from shared_seed.manifest import Limits, Manifest
 from shared_seed.messages import MOST_CODES
@@ -19,7 +20,6 @@ from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
 from shared_seed.swarm.zmq import fetch_manifest
 from shared_seed.training import Training
-from shared_seed.update import check_device
 from shared_seed.weights import Choice, Weights, frozen_digest
 
 ANY_RATE = float(np.finfo(np.float32).max)

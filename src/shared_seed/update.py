@@ -6,55 +6,22 @@ any order and any grouping of the samples, and applying with ``sign=-1`` takes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from shared_seed import codec, directions
-from shared_seed.directions import Family
-from shared_seed.errors import GridError, HeadroomError
+from shared_seed import codec, exact
+from shared_seed.errors import HeadroomError
 from shared_seed.grid import LIMIT, units_table
 from shared_seed.messages import Message
 from shared_seed.noise import Sample, cpu
-from shared_seed.weights import Trainable, Weights, flat
+from shared_seed.weights import Weights
 
-MOST_AT_ONCE = 64
-"""Samples that one pass takes; bounds the memory for their sign vectors."""
+MOST_AT_ONCE = 512
+"""Samples that one pass takes; bounds the memory for their signs, and more are no faster."""
 
 Units = NDArray[np.int32]
-
-
-@contextmanager
-def exact_products() -> Iterator[None]:
-    """Matrix products in true fp32: no autocast, no TF32, no bf16 inside."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-
-
-def check_device(device: torch.device) -> None:
-    """Prove that matrix products on a device sum 24-bit integers without rounding.
-
-    Raises:
-        GridError: they do round.
-    """
-    left = torch.full((4, 3), 1 << 22, dtype=torch.float32, device=device)
-    right = torch.tensor([[1.0], [1.0], [-1.0]], device=device).expand(3, 5).contiguous()
-    start = torch.ones(4, 5, device=device)
-    with exact_products():
-        start.addmm_(left, right)
-    if not bool((start == float((1 << 22) + 1)).all()):
-        raise GridError(
-            f"matrix products on {device} round small integers; expected exact fp32; turn off reduced-precision "
-            "matmul modes (TF32, oneDNN bf16) in your environment"
-        )
 
 
 def steps_of(
@@ -129,33 +96,6 @@ def _fitting(weights: Weights, units: Units, start: int) -> int:
 
 
 def _apply_group(weights: Weights, samples: Sequence[Sample], units: Units) -> None:
-    with exact_products():
-        for j, tensor in enumerate(weights):
-            column = np.ascontiguousarray(units[:, j])
-            if tensor.family is Family.RANK1:
-                _add_rank1(tensor, samples, column)
-            else:
-                _add_dense(tensor, samples, column)
-            tensor.bound += int(np.abs(column, dtype=np.int64).sum())
-
-
-def _add_rank1(tensor: Trainable, samples: Sequence[Sample], units: Units) -> None:
-    """``W += unit * sum_i units[i] * outer(u_i, v_i)`` as one matrix product."""
-    shape, threads = tuple(tensor.parameter.shape), torch.get_num_threads()
-    factors = [directions.rank1(sample, tensor.index, shape, threads) for sample in samples]
-    step = units.astype(np.float32) * np.float32(tensor.grid.unit)
-    u = torch.from_numpy(np.stack([f[0] for f in factors]) * step[:, None])
-    v = torch.from_numpy(np.stack([f[1] for f in factors]))
-    device = tensor.parameter.device
-    tensor.values.addmm_(u.to(device).T, v.to(device))
-
-
-def _add_dense(tensor: Trainable, samples: Sequence[Sample], units: Units) -> None:
-    """``w += unit * sum_i units[i] * signs_i`` in one pass over the tensor."""
-    threads = torch.get_num_threads()
-    if tensor.parameter.device.type == "cpu":
-        cpu.accumulate(flat(tensor.values), samples, units, tensor.index, tensor.grid.unit, threads)
-        return
-    total = np.zeros(tensor.parameter.numel(), np.float32)
-    cpu.accumulate(total, samples, units, tensor.index, tensor.grid.unit, threads)
-    tensor.values.add_(torch.from_numpy(total).view(tensor.parameter.shape).to(tensor.parameter.device))
+    exact.add(weights, samples, units)
+    for j, tensor in enumerate(weights):
+        tensor.bound += int(np.abs(units[:, j], dtype=np.int64).sum())

@@ -1,21 +1,21 @@
 """The noise of :mod:`~shared_seed.noise.reference`, bit for bit, in numba kernels.
 
 Every kernel works on whole blocks of 128 elements, so a range may be cut between threads anywhere on a
-block boundary and gives the same bits. Kernels release the GIL and are cached on disk.
+block boundary and gives the same bits.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from shared_seed.noise import BLOCK, Purpose, Sample
+from shared_seed.noise.philox import AT_ONCE, draw, first_words, second_word, table
+from shared_seed.parallel import for_each
 
 Floats = NDArray[np.float32]
 
@@ -23,136 +23,102 @@ _SMALLEST_PIECE = 1 << 16
 """Elements below which a second thread costs more than it brings."""
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    mask = np.uint64(0xFFFFFFFF)
-    half = np.uint64(32)
-    for _ in range(10):
-        product0 = np.uint64(0xD2511F53) * c0
-        product1 = np.uint64(0xCD9E8D57) * c2
-        c0 = (product1 >> half) ^ c1 ^ k0
-        c1 = product1 & mask
-        c2 = (product0 >> half) ^ c3 ^ k1
-        c3 = product0 & mask
-        k0 = (k0 + np.uint64(0x9E3779B9)) & mask
-        k1 = (k1 + np.uint64(0xBB67AE85)) & mask
-    return c0, c1, c2, c3
+# In the kernels below, positions of bits come from an array and parts of arrays from slices: with constants, or
+# with an index that might be negative, the compiler takes the bits one by one.
 
 
 @numba.njit(cache=True, nogil=True)
-def _shift(values, first_block, c1, c2, c3, key, amount):  # type: ignore[no-untyped-def]
-    """``values[e] += amount * sign[e]``; ``values`` begins at block ``first_block``."""
-    count = values.size
-    words = np.empty(4, np.uint32)
-    k0, k1 = key & np.uint64(0xFFFFFFFF), key >> np.uint64(32)
-    for start in range(0, count, 128):
-        number = np.uint64(first_block + start // 128)
-        w0, w1, w2, w3 = _philox(number, c1, c2, c3, k0, k1)
-        words[0], words[1], words[2], words[3] = w0, w1, w2, w3
-        for word in range(4):
-            base = start + 32 * word
-            bits = words[word]
-            for bit in range(min(32, count - base)):
-                sign = np.float32(1.0) - np.float32(2.0) * np.float32((bits >> np.uint32(bit)) & np.uint32(1))
-                values[base + bit] += amount * sign
+def _add_words(values, words, positions, amount):  # type: ignore[no-untyped-def]
+    """``values[e] += amount * sign[e]``, the signs given as words."""
+    for w in range((values.size + 31) // 32):
+        bits = words[w]
+        part = values[32 * w : min(32 * w + 32, values.size)]
+        for b in range(part.size):
+            part[b] += -amount if (bits >> positions[b]) & np.uint32(1) else amount
 
 
 @numba.njit(cache=True, nogil=True)
-def _accumulate(values, first_block, c1, samples, units, unit):  # type: ignore[no-untyped-def]
-    """``values[e] += unit * sum_i units[i] * sign_i[e]``, the sum in integers.
+def add_signs(values, first_block, c1, samples, amounts):  # type: ignore[no-untyped-def]
+    """``values[e] += sum_i amounts[i] * sign_i[e]``, in place.
 
-    ``samples`` is uint64 [n, 3]: key, number, index.
+    Args:
+        values: float32, flat; element 0 is element ``128 * first_block`` of the tensor.
+        first_block: see above.
+        c1: the counter's second word.
+        samples: uint64 [samples, 3].
+        amounts: float32 [samples].
     """
-    count = values.size
-    words = np.empty(4, np.uint32)
-    totals = np.empty(128, np.int32)
-    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    for start in range(0, count, 128):
-        number = np.uint64(first_block + start // 128)
-        totals[:] = 0
-        for i in range(units.size):
-            key = samples[i, 0]
-            w0, w1, w2, w3 = _philox(number, c1, samples[i, 2], samples[i, 1], key & mask, key >> half)
-            words[0], words[1], words[2], words[3] = w0, w1, w2, w3
-            step = units[i]
-            for word in range(4):
-                bits = words[word]
-                for bit in range(32):
-                    negative = np.int32((bits >> np.uint32(bit)) & np.uint32(1))
-                    totals[32 * word + bit] += step * (np.int32(1) - np.int32(2) * negative)
-        for e in range(min(128, count - start)):
-            values[start + e] += unit * np.float32(totals[e])
+    words = np.empty(4 * AT_ONCE, np.uint32)
+    positions = np.arange(32).astype(np.uint32)
+    for start in range(0, values.size, 128 * AT_ONCE):
+        part = values[start : min(start + 128 * AT_ONCE, values.size)]
+        drawn = words[: (part.size + 127) // 128 * 4]
+        for i in range(amounts.size):
+            draw(drawn, first_block + start // 128, c1, samples[i])
+            _add_words(part, drawn, positions, amounts[i])
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_words(out, c1, samples):  # type: ignore[no-untyped-def]
-    """``out[i, j]`` is the first word of block 0 of tensor ``c1[j]`` for sample ``i``."""
-    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+def _signs(out, first_block, c1, sample):  # type: ignore[no-untyped-def]
+    """``out[e] = sign[e]``; ``out`` begins at block ``first_block``."""
+    words = np.empty(4 * AT_ONCE, np.uint32)
+    positions = np.arange(32).astype(np.uint32)
+    for start in range(0, out.size, 128 * AT_ONCE):
+        part = out[start : min(start + 128 * AT_ONCE, out.size)]
+        drawn = words[: (part.size + 127) // 128 * 4]
+        draw(drawn, first_block + start // 128, c1, sample)
+        part[:] = np.float32(0)
+        _add_words(part, drawn, positions, np.float32(1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _sign_rows(out, first_block, c1, samples):  # type: ignore[no-untyped-def]
     for i in range(samples.shape[0]):
-        key = samples[i, 0]
-        for j in range(c1.size):
-            w0, _, _, _ = _philox(np.uint64(0), c1[j], samples[i, 2], samples[i, 1], key & mask, key >> half)
-            out[i, j] = w0
+        _signs(out[i], first_block, c1, samples[i])
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="shared-seed-noise")
-
-
-def _in_pieces(kernel: Callable[[Floats, int], None], values: Floats, threads: int) -> None:
-    """Run ``kernel(piece, first_block)`` over ``values``, cut on block boundaries."""
+def _pieces(values: Floats, threads: int) -> Iterator[tuple[Floats, int]]:
+    """Flat values cut on block boundaries for so many threads, each piece with the number of its first block."""
     pieces = min(threads, max(1, values.size // _SMALLEST_PIECE))
     blocks = -(-values.size // BLOCK)
     bounds = [blocks * i // pieces for i in range(pieces + 1)]
-    spans = [(values[a * BLOCK : b * BLOCK], a) for a, b in itertools.pairwise(bounds)]
-    if pieces == 1:
-        kernel(*spans[0])
-        return
-    for done in [_pool(threads).submit(kernel, *span) for span in spans]:
-        done.result()
+    return ((values[a * BLOCK : b * BLOCK], a) for a, b in itertools.pairwise(bounds))
+
+
+def _in_pieces(kernel: Callable[[Floats, int], None], values: Floats, threads: int) -> None:
+    """Run ``kernel(piece, first_block)`` over ``values``."""
+    if threads == 1 or values.size < 2 * _SMALLEST_PIECE:
+        kernel(values, 0)
+    else:
+        for_each(lambda piece: kernel(*piece), _pieces(values, threads), threads)
 
 
 def shift(values: Floats, sample: Sample, tensor: int, purpose: Purpose, amount: float, threads: int = 1) -> None:
     """Add ``amount * sign`` to every element of a flat float32 array, in place."""
-    _, c1, c2, c3 = (np.uint64(word) for word in sample.counter(tensor, purpose))
-    key, step = np.uint64(sample.key), np.float32(amount)
-    _in_pieces(lambda piece, first: _shift(piece, first, c1, c2, c3, key, step), values, threads)
+    c1, row, amounts = second_word(tensor, purpose), table([sample]), np.array([amount], np.float32)
+    _in_pieces(lambda piece, first: add_signs(piece, first, c1, row, amounts), values, threads)
 
 
 def signs(sample: Sample, tensor: int, purpose: Purpose, count: int, threads: int = 1) -> Floats:
     """float32 [count] of -1 and +1."""
-    out = np.zeros(count, np.float32)
-    shift(out, sample, tensor, purpose, 1.0, threads)
+    out = np.empty(count, np.float32)
+    c1, row = second_word(tensor, purpose), table([sample])[0]
+    _in_pieces(lambda piece, first: _signs(piece, first, c1, row), out, threads)
     return out
 
 
-def _table(samples: Sequence[Sample]) -> NDArray[np.uint64]:
-    """uint64 [n, 3]: key, number, index of each sample."""
-    return np.array([(s.key, s.number, s.index) for s in samples], np.uint64).reshape(-1, 3)
+def sign_rows(
+    samples: Sequence[Sample], tensor: int, purpose: Purpose, count: int, first_block: int = 0
+) -> Floats:
+    """float32 [samples, count]: the signs of each sample, from element ``128 * first_block`` on."""
+    out = np.empty((len(samples), count), np.float32)
+    _sign_rows(out, first_block, second_word(tensor, purpose), table(samples))
+    return out
 
 
 def rounding_words(samples: Sequence[Sample], tensors: int) -> NDArray[np.uint32]:
     """uint32 [samples, tensors]: the random word that rounds each sample's step in each tensor."""
     out = np.empty((len(samples), tensors), np.uint32)
-    c1 = np.array([Sample(0, 0, 0).counter(t, Purpose.ROUNDING)[1] for t in range(tensors)], np.uint64)
-    _first_words(out, c1, _table(samples))
+    c1 = second_word(0, Purpose.ROUNDING) + np.arange(tensors, dtype=np.uint64)
+    first_words(out, c1, table(samples))
     return out
-
-
-def accumulate(
-    values: Floats,
-    samples: Sequence[Sample],
-    units: NDArray[np.int32],
-    tensor: int,
-    unit: float,
-    threads: int = 1,
-) -> None:
-    """Add ``unit * sum_i units[i] * sign_i`` to a flat float32 array, in place, in one pass.
-
-    The sum is exact as long as the absolute units add up to less than 2**24, which the caller sees to.
-    """
-    table = _table(samples)
-    c1 = np.uint64(Sample(0, 0, 0).counter(tensor, Purpose.DENSE)[1])
-    scale = np.float32(unit)
-    _in_pieces(lambda piece, first: _accumulate(piece, first, c1, table, units, scale), values, threads)
