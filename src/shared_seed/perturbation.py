@@ -52,6 +52,30 @@ class _Uses(TorchFunctionMode):
                 self._count(value)
 
 
+class _Factors:
+    """The sign vectors ``u`` [rows] and ``v`` [columns] of one matrix, in the dtypes that its module computes in."""
+
+    def __init__(self, u: Tensor, v: Tensor) -> None:
+        self._drawn = (u, v)
+        self._cast: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+
+    def of(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Both, in a dtype; signs are exact in any."""
+        if dtype not in self._cast:
+            u, v = self._drawn
+            self._cast[dtype] = (u.to(dtype), v.to(dtype))
+        return self._cast[dtype]
+
+
+def _add_outer(out: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """``out += scale * left[..., None] * right``, in place; ``out`` [..., n], ``left`` [...], ``right`` [n]."""
+    if out.dtype in (torch.bfloat16, torch.float16) and out.is_contiguous():
+        # As a matrix product of depth one, which low precision is built for: half the time of addcmul there.
+        out.view(-1, out.shape[-1]).addmm_(left.reshape(-1, 1), right.unsqueeze(0), alpha=scale)
+        return out
+    return out.addcmul_(left.unsqueeze(-1), right, value=scale)
+
+
 class Perturbation:
     """Moves a model along one direction at a time.
 
@@ -64,7 +88,7 @@ class Perturbation:
         self._sign = 0
         self._written = 0
         self._sample = Sample(0, 0, 0)
-        self._factors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._factors: dict[int, _Factors] = {}
         self._fired: dict[int, int] = {}
         self._handles: list[RemovableHandle] = []
         self._ungraded: list[nn.Parameter] = []
@@ -154,7 +178,7 @@ class Perturbation:
     def _prepare(self, tensor: Trainable) -> None:
         u, v = directions.rank1(self._sample, tensor.index, tuple(tensor.parameter.shape), torch.get_num_threads())
         device = tensor.parameter.device
-        self._factors[tensor.index] = (torch.from_numpy(u).to(device), torch.from_numpy(v).to(device))
+        self._factors[tensor.index] = _Factors(torch.from_numpy(u).to(device), torch.from_numpy(v).to(device))
 
     def _hook(self, tensor: Trainable, module: nn.Module) -> Callable[..., Tensor | None]:
         embeds, transposed, index = isinstance(module, nn.Embedding), is_transposed(module), tensor.index
@@ -163,13 +187,17 @@ class Perturbation:
             self._fired[index] += 1
             if self._sign == 0:
                 return None
-            rows, columns = self._factors[index]
             given = args[0] if args else next(iter(kwargs.values()))
             scale = self._sign * self.epsilon
             if embeds:
-                return out.addcmul_(rows[given].unsqueeze(-1).to(out.dtype), columns.to(out.dtype), value=scale)
+                rows, columns = self._factors[index].of(out.dtype)
+                return _add_outer(out, rows[given], columns, scale)
+            rows, columns = self._factors[index].of(given.dtype)
             into, across = (rows, columns) if transposed else (columns, rows)
-            projected = (given @ into.to(given.dtype)).unsqueeze(-1).to(out.dtype)
-            return out.addcmul_(projected, across.to(out.dtype), value=scale)
+            # Autocast would cast all that is given once more, for one column.
+            with torch.autocast(given.device.type, enabled=False):
+                # A column at the right, not a vector: bf16's product of matrix and vector is slow on CPUs.
+                projected = (given.reshape(-1, given.shape[-1]) @ into.unsqueeze(-1)).view(given.shape[:-1])
+            return _add_outer(out, projected.to(out.dtype), across.to(out.dtype), scale)
 
         return hook
