@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_benchmark_has_a_test_here() -> None:
     names = {path.stem for path in BENCHMARKS.glob("*.py")}
-    assert names == {"decay_noise", "import_torch", "plugins", "probe_noise", "prompts"}
+    assert names == {"decay_noise", "import_torch", "noise", "plugins", "probe_noise", "prompts", "step", "update"}
     assert all(f"test_{name}" in dir(sys.modules[__name__]) for name in names)
 
 
@@ -148,3 +150,47 @@ def test_upstream_transformers_plugin(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Trainer.train is own
     assert [type(c).__name__ for c in trainer.callback_handler.callbacks].count("SharedSeedCallback") == 1
     assert len(trainer.optimizer.state) == 0
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Any:
+    """Options of the speed benchmarks for a tiny model."""
+    from common.options import Options
+
+    return Options((str(tiny.save_model(tmp_path / "model")),), quick=True)
+
+
+def test_step(short: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import step
+
+    rows = step.measure(short, ((2, 8),))
+    methods = {(row.precision, row.method) for row in rows}
+    assert len(methods) == len(rows) == 7 + 9
+    assert {("fp32", "LOZO"), ("bf16", "plain, apart"), ("bf16", "MeZO, bf16 weights")} < methods
+    assert all(row.to_plain == 1 for row in rows if row.method == "plain pair")
+    assert all(row.ours_faster == 1 for row in rows if row.method == "ours")
+    assert all(0 < row.least <= row.seconds for row in rows)
+    judged = step.targets([dataclasses.replace(row, tokens=32) for row in rows])
+    assert [target.limit for target in judged] == [1.15, 3, 1.15, 8]
+    assert "of plain" in capsys.readouterr().out
+
+
+def test_update(short: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import update
+
+    rows = update.measure(short, (8, 64))
+    assert [row.gradients for row in rows] == [8, 64]
+    assert all(row.parameters > 1000 and row.copies > 0 and row.than_a_pass_each > 0 for row in rows)
+    assert [target.limit for target in update.targets(rows)] == [2, 4, 30]
+    update.check_bits(short.models[0], "cpu")
+    assert "bits on cpu as on the CPU" in capsys.readouterr().out
+
+
+def test_noise(short: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import noise
+
+    rows = noise.measure(short, 1 << 12)
+    assert [row.method for row in rows] == ["signs", "shift"]
+    assert all(row.nanoseconds > 0 for row in rows)
+    assert [target.limit for target in noise.targets(rows)] == [1.3, 1.3]
+    assert "ns a weight" in capsys.readouterr().out
