@@ -9,13 +9,14 @@ forwards of the same model and batch. In bf16 the weights stay fp32 and autocast
 plain pair are inside *one* autocast, so that weights are cast once for the pair, and so are the two of our probe:
 the stricter baseline. The pair with an autocast each is shown too. Methods that write the weights between their
 forwards cannot keep casts; MeZO is also shown with its weights in bf16, near what its authors do. Models do not
-drop out, so that all compute the same.
+drop out, so that all compute the same. Methods that no target is about run on the first model only, and in one
+round of five.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from common import backprop, decomfl, lozo, mezo, options, ours, plain, timing
 from common.options import Options
 from common.target import Target
-from common.workloads import Step, Workload, adapted, batch, build
+from common.workloads import Step, Workload, adapt, batch, build
 
 BATCHES = ((16, 32), (16, 128))
 """Rows and tokens a row."""
@@ -64,35 +65,43 @@ class Contestants:
         self.written = copy.deepcopy(self.model)
         self.halved = copy.deepcopy(self.model).to(torch.bfloat16)
         self.trained = copy.deepcopy(self.model)
-        self.adapted = adapted(self.model)
+        self.adapted = adapt(copy.deepcopy(self.model))
+        self.optimizers = {m: backprop.adamw(m) for m in (self.trained, self.adapted)}
         self.session = ours.open_session(self.model)
 
-    def methods(self, work: Workload) -> dict[str, Step]:
-        """What each method does in a step on a batch."""
+    def methods(self, work: Workload, all_: bool) -> dict[str, Step]:
+        """What each method does in a step on a batch; only those that targets are about unless all are wanted."""
         out = {
             PLAIN: plain.pair(work),
             OURS: ours.step(work, self.session),
             MEZO: mezo.step(work.on(self.written)),
+        }
+        if not all_:
+            return out
+        out |= {
             "LOZO": lozo.step(work.on(self.written)),
             "DeComFL": decomfl.step(work.on(self.written)),
-            "AdamW": backprop.step(work.on(self.trained)),
-            "LoRA AdamW": backprop.step(work.on(self.adapted)),
+            "AdamW": self._backprop(work.on(self.trained)),
+            "LoRA AdamW": self._backprop(work.on(self.adapted)),
         }
         if work.precision == "bf16":
             out["plain, apart"] = plain.apart(work)
             out["MeZO, bf16 weights"] = mezo.step(work.on(self.halved))
         return out
 
+    def _backprop(self, work: Workload) -> Step:
+        return backprop.step(work, self.optimizers[work.model])
+
     def close(self) -> None:
         """End our session."""
         self.session.close()
 
 
-def compare(name: str, work: Workload, contestants: Contestants, rounds: int) -> list[Row]:
-    """Measure all methods on one workload; print a line each."""
-    methods = contestants.methods(work)
-    often = (PLAIN, OURS)
-    times = timing.contest(methods, rounds, [m for m in methods if m not in often], work.ids.device.type)
+def compare(name: str, work: Workload, methods: Mapping[str, Step], rounds: int, warm: bool) -> list[Row]:
+    """Measure methods on one workload; print a line each."""
+    every = {m: {PLAIN: 1, OURS: 1, MEZO: 2}.get(m, 5) for m in methods}
+    known = [m for m in methods if warm and every[m] > 1]
+    times = timing.contest(methods, rounds, every, known, work.ids.device.type)
     rows = []
     for method in methods:
         row = Row(
@@ -122,10 +131,10 @@ def measure(choice: Options, batches: Sequence[tuple[int, int]] = BATCHES) -> li
     for name in choice.models:
         contestants = Contestants(name, choice.device)
         for precision in choice.precisions:
-            for count, length in batches:
+            for index, (count, length) in enumerate(batches):
                 work = Workload(contestants.model, batch(contestants.model, count, length), precision)
-                rounds = 3 if choice.quick else 7
-                rows += compare(name, work, contestants, rounds)
+                methods = contestants.methods(work, name == choice.models[0])
+                rows += compare(name, work, methods, 3 if choice.quick else 5, index > 0)
         contestants.close()
     return rows
 

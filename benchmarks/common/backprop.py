@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from common.workloads import Step, Workload
@@ -9,10 +11,13 @@ from common.workloads import Step, Workload
 LEARNING_RATE = 1e-6
 
 
-def step(work: Workload) -> Step:
-    """One forward, one backward, one update of whatever requires grad."""
-    trained = [p for p in work.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, LEARNING_RATE)
+def adamw(model: Any) -> torch.optim.AdamW:
+    """The optimizer of whatever requires grad."""
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], LEARNING_RATE)
+
+
+def step(work: Workload, optimizer: torch.optim.Optimizer) -> Step:
+    """One forward, one backward, one update."""
 
     def run() -> None:
         with work.autocast():

@@ -31,7 +31,6 @@ def parser(doc: str) -> argparse.ArgumentParser:
     out.add_argument("--dtype", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     out.add_argument("--device", default="cpu", help="cpu or cuda")
     out.add_argument("--quick", action="store_true", help="first model only, few repetitions")
-    out.add_argument("--json", type=Path, help="write the results here")
     return out
 
 
@@ -58,7 +57,9 @@ def main(
         measure: takes :class:`Options`, prints as it goes, returns dataclasses.
         judge: makes targets of them.
     """
-    words = parser(doc).parse_args()
+    wanted = parser(doc)
+    wanted.add_argument("--json", type=Path, help="write the results here")
+    words = wanted.parse_args()
     rows = measure(of(words))
     print(target.table(judge(rows)))
     if words.json:

@@ -14,9 +14,6 @@ from statistics import median
 
 import torch
 
-SELDOM = 3
-"""A contestant that runs seldom does so in each third round."""
-
 
 def seconds(run: Callable[[], object], device: str = "cpu") -> float:
     """How long one call takes; a GPU is idle before and after."""
@@ -63,7 +60,8 @@ class Times:
 def contest(
     contestants: Mapping[str, Callable[[], object]],
     rounds: int,
-    seldom: Collection[str] = (),
+    every: Mapping[str, int] | None = None,
+    warm: Collection[str] = (),
     device: str = "cpu",
 ) -> Times:
     """Run contestants in turn, after one run of each that does not count.
@@ -71,15 +69,17 @@ def contest(
     Args:
         contestants: what to call, by name.
         rounds: how many times each runs.
-        seldom: names of slow ones that run only in the first round and each third after it.
+        every: for slow ones, in which rounds: each so many, from the first on.
+        warm: names of those that need no run before.
         device: synchronized around each call.
     """
-    for run in contestants.values():
-        seconds(run, device)
+    for name, run in contestants.items():
+        if name not in warm:
+            seconds(run, device)
     times, names = Times(), list(contestants)
     for round_ in range(rounds):
         shift = round_ % len(names)
         for name in names[shift:] + names[:shift]:
-            if name not in seldom or round_ % SELDOM == 0:
+            if round_ % (every or {}).get(name, 1) == 0:
                 times.note(name, round_, seconds(contestants[name], device))
     return times

