@@ -20,8 +20,8 @@ from shared_seed import directions
 from shared_seed.directions import Family
 from shared_seed.errors import ModelError
 from shared_seed.interrupts import deferred
-from shared_seed.noise import Purpose, Sample, cpu
-from shared_seed.weights import Trainable, Weights, flat, is_transposed
+from shared_seed.noise import BLOCK, Purpose, Sample, cpu
+from shared_seed.weights import Trainable, Weights, is_transposed
 
 _LOOKS_ONLY = frozenset({"size", "dim", "numel", "stride", "is_floating_point", "is_complex"})
 
@@ -31,7 +31,10 @@ class _Uses(TorchFunctionMode):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
-        self.seen = {id(t.parameter): 0 for t in weights if t.family is Family.RANK1}
+        matrices = [t for t in weights if t.family is Family.RANK1]
+        self.seen = dict.fromkeys((t.index for t in matrices), 0)
+        self._indices = {id(t.parameter): t.index for t in matrices if not t.offloaded}
+        self._offloaded = [t for t in matrices if t.offloaded]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -46,10 +49,18 @@ class _Uses(TorchFunctionMode):
 
     def _count(self, values: Iterable[Any]) -> None:
         for value in values:
-            if id(value) in self.seen:
-                self.seen[id(value)] += 1
-            elif isinstance(value, list | tuple):
+            if isinstance(value, list | tuple):
                 self._count(value)
+            elif (index := self._index(value)) is not None:
+                self.seen[index] += 1
+
+    def _index(self, value: Any) -> int | None:
+        """Which tensor a parameter is, if any; an offloaded one is whatever its modules have at the moment."""
+        if self._offloaded and isinstance(value, nn.Parameter):
+            for tensor in self._offloaded:
+                if any(module.weight is value for module in tensor.users):
+                    return tensor.index
+        return self._indices.get(id(value))
 
 
 class Perturbation:
@@ -100,7 +111,9 @@ class Perturbation:
             for tensor in self.weights:
                 if tensor.family is Family.DENSE:
                     # Autocast keeps casts of what requires grad: right for matrices, which are not written, but
-                    # a dense tensor would be read at the wrong side.
+                    # a dense tensor would be read at the wrong side. An offloaded one is another at each forward.
+                    if tensor.offloaded:
+                        continue
                     self._ungraded.append(tensor.parameter)
                     tensor.parameter.requires_grad_(False)
                     continue
@@ -124,7 +137,7 @@ class Perturbation:
             yield
         for tensor in self.weights:
             fired = self._fired[tensor.index] - before[tensor.index]
-            if tensor.family is Family.RANK1 and uses.seen[id(tensor.parameter)] != fired:
+            if tensor.family is Family.RANK1 and uses.seen[tensor.index] != fired:
                 raise ModelError(
                     f"the model uses parameter {tensor.name!r} outside the module that owns it, where its "
                     f"direction cannot be applied; expected only calls of that module; pass "
@@ -145,15 +158,15 @@ class Perturbation:
     @staticmethod
     def _shift(tensor: Trainable, sample: Sample, step: float) -> None:
         threads = torch.get_num_threads()
-        if tensor.parameter.device.type == "cpu":
-            cpu.shift(flat(tensor.values), sample, tensor.index, Purpose.DENSE, step, threads)
-            return
-        signs = directions.dense(sample, tensor.index, tuple(tensor.parameter.shape), threads)
-        tensor.values.add_(torch.from_numpy(signs).to(tensor.parameter.device), alpha=step)
+        for start, piece in tensor.storage.pieces():
+            here = piece if piece.device.type == "cpu" else torch.zeros(piece.shape, dtype=torch.float32)
+            cpu.shift(here.numpy(), sample, tensor.index, Purpose.DENSE, step, threads, first=start // BLOCK)
+            if here is not piece:
+                piece.add_(here.to(piece.device))
 
     def _prepare(self, tensor: Trainable) -> None:
         u, v = directions.rank1(self._sample, tensor.index, tuple(tensor.parameter.shape), torch.get_num_threads())
-        device = tensor.parameter.device
+        device = tensor.storage.device
         self._factors[tensor.index] = (torch.from_numpy(u).to(device), torch.from_numpy(v).to(device))
 
     def _hook(self, tensor: Trainable, module: nn.Module) -> Callable[..., Tensor | None]:
@@ -164,7 +177,9 @@ class Perturbation:
             if self._sign == 0:
                 return None
             rows, columns = self._factors[index]
-            given = args[0] if args else next(iter(kwargs.values()))
+            # Where a device_map lays modules on several devices, what goes in may still be on another one.
+            given = (args[0] if args else next(iter(kwargs.values()))).to(out.device)
+            rows, columns = rows.to(out.device), columns.to(out.device)
             scale = self._sign * self.epsilon
             if embeds:
                 return out.addcmul_(rows[given].unsqueeze(-1).to(out.dtype), columns.to(out.dtype), value=scale)

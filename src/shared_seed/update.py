@@ -18,8 +18,8 @@ from shared_seed.directions import Family
 from shared_seed.errors import GridError, HeadroomError
 from shared_seed.grid import LIMIT, units_table
 from shared_seed.messages import Message
-from shared_seed.noise import Sample, cpu
-from shared_seed.weights import Trainable, Weights, flat
+from shared_seed.noise import BLOCK, Sample, cpu
+from shared_seed.weights import Trainable, Weights
 
 MOST_AT_ONCE = 64
 """Samples that one pass takes; bounds the memory for their sign vectors."""
@@ -46,8 +46,8 @@ def check_device(device: torch.device) -> None:
         GridError: they do round.
     """
     left = torch.full((4, 3), 1 << 22, dtype=torch.float32, device=device)
-    right = torch.tensor([[1.0], [1.0], [-1.0]], device=device).expand(3, 5).contiguous()
-    start = torch.ones(4, 5, device=device)
+    right = torch.tensor([[1.0], [1.0], [-1.0]], dtype=torch.float32, device=device).expand(3, 5).contiguous()
+    start = torch.ones(4, 5, dtype=torch.float32, device=device)
     with exact_products():
         start.addmm_(left, right)
     if not bool((start == float((1 << 22) + 1)).all()):
@@ -146,16 +146,18 @@ def _add_rank1(tensor: Trainable, samples: Sequence[Sample], units: Units) -> No
     step = units.astype(np.float32) * np.float32(tensor.grid.unit)
     u = torch.from_numpy(np.stack([f[0] for f in factors]) * step[:, None])
     v = torch.from_numpy(np.stack([f[1] for f in factors]))
-    device = tensor.parameter.device
-    tensor.values.addmm_(u.to(device).T, v.to(device))
+    device = tensor.storage.device
+    u, v = u.to(device), v.to(device)
+    for rows, block in tensor.storage.rows():
+        block.addmm_(u[:, rows].T, v)
 
 
 def _add_dense(tensor: Trainable, samples: Sequence[Sample], units: Units) -> None:
     """``w += unit * sum_i units[i] * signs_i`` in one pass over the tensor."""
     threads = torch.get_num_threads()
-    if tensor.parameter.device.type == "cpu":
-        cpu.accumulate(flat(tensor.values), samples, units, tensor.index, tensor.grid.unit, threads)
-        return
-    total = np.zeros(tensor.parameter.numel(), np.float32)
-    cpu.accumulate(total, samples, units, tensor.index, tensor.grid.unit, threads)
-    tensor.values.add_(torch.from_numpy(total).view(tensor.parameter.shape).to(tensor.parameter.device))
+    for start, piece in tensor.storage.pieces():
+        # The noise is made on the CPU, in place where that is where the values are.
+        here = piece if piece.device.type == "cpu" else torch.zeros(piece.shape, dtype=torch.float32)
+        cpu.accumulate(here.numpy(), samples, units, tensor.index, tensor.grid.unit, threads, first=start // BLOCK)
+        if here is not piece:
+            piece.add_(here.to(piece.device))

@@ -100,12 +100,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="shared-seed-noise")
 
 
-def _in_pieces(kernel: Callable[[Floats, int], None], values: Floats, threads: int) -> None:
-    """Run ``kernel(piece, first_block)`` over ``values``, cut on block boundaries."""
+def _in_pieces(kernel: Callable[[Floats, int], None], values: Floats, threads: int, first: int) -> None:
+    """Run ``kernel(piece, first_block)`` over ``values``, from block ``first`` on, cut on block boundaries."""
     pieces = min(threads, max(1, values.size // _SMALLEST_PIECE))
     blocks = -(-values.size // BLOCK)
     bounds = [blocks * i // pieces for i in range(pieces + 1)]
-    spans = [(values[a * BLOCK : b * BLOCK], a) for a, b in itertools.pairwise(bounds)]
+    spans = [(values[a * BLOCK : b * BLOCK], first + a) for a, b in itertools.pairwise(bounds)]
     if pieces == 1:
         kernel(*spans[0])
         return
@@ -113,11 +113,19 @@ def _in_pieces(kernel: Callable[[Floats, int], None], values: Floats, threads: i
         done.result()
 
 
-def shift(values: Floats, sample: Sample, tensor: int, purpose: Purpose, amount: float, threads: int = 1) -> None:
-    """Add ``amount * sign`` to every element of a flat float32 array, in place."""
+def shift(
+    values: Floats,
+    sample: Sample,
+    tensor: int,
+    purpose: Purpose,
+    amount: float,
+    threads: int = 1,
+    first: int = 0,
+) -> None:
+    """Add ``amount * sign`` to every element of a flat float32 array, in place; it begins at block ``first``."""
     _, c1, c2, c3 = (np.uint64(word) for word in sample.counter(tensor, purpose))
     key, step = np.uint64(sample.key), np.float32(amount)
-    _in_pieces(lambda piece, first: _shift(piece, first, c1, c2, c3, key, step), values, threads)
+    _in_pieces(lambda piece, block: _shift(piece, block, c1, c2, c3, key, step), values, threads, first)
 
 
 def signs(sample: Sample, tensor: int, purpose: Purpose, count: int, threads: int = 1) -> Floats:
@@ -147,12 +155,15 @@ def accumulate(
     tensor: int,
     unit: float,
     threads: int = 1,
+    first: int = 0,
 ) -> None:
     """Add ``unit * sum_i units[i] * sign_i`` to a flat float32 array, in place, in one pass.
+
+    The array begins at block ``first`` of the tensor.
 
     The sum is exact as long as the absolute units add up to less than 2**24, which the caller sees to.
     """
     table = _table(samples)
     c1 = np.uint64(Sample(0, 0, 0).counter(tensor, Purpose.DENSE)[1])
     scale = np.float32(unit)
-    _in_pieces(lambda piece, first: _accumulate(piece, first, c1, table, units, scale), values, threads)
+    _in_pieces(lambda piece, block: _accumulate(piece, block, c1, table, units, scale), values, threads, first)
