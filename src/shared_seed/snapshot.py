@@ -111,7 +111,7 @@ def _load_low(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise LogError(
