@@ -42,6 +42,7 @@ def test_the_loss_goes_down(tmp_path: Path) -> None:
     assert_left_alone(module)
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
 def test_resuming_gives_the_bits_of_a_run_without_a_stop(tmp_path: Path, precision: str) -> None:
     whole, again = Recorder(), Recorder()

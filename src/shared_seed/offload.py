@@ -19,10 +19,11 @@ from shared_seed.errors import ModelError
 
 @dataclass(frozen=True)
 class Home:
-    """Where the values of one offloaded tensor lie."""
+    """Where the values of one offloaded tensor lie; ``block`` if it comes and goes with those of a whole block."""
 
     map: Mapping[str, Tensor]
     key: str
+    block: bool
 
     def values(self) -> Tensor:
         """The values; those on disk are read."""
@@ -32,14 +33,20 @@ class Home:
         """The values, where changes to them last.
 
         Raises:
-            ModelError: they are read from disk for each forward.
+            ModelError: they are read from disk for each forward; or others than the owner can read them meanwhile.
         """
+        if self.block:
+            raise ModelError(
+                f"trainable parameter {name!r} is offloaded with a whole block of modules, where use outside the "
+                "module that owns it would not be seen; expected each module by itself; leave "
+                "preload_module_classes out"
+            )
         values = self.map[self.key]
         if self.map[self.key] is not values:
             raise ModelError(
                 f"trainable parameter {name!r} is offloaded to disk, where an update would be lost; expected "
-                "trainable weights in memory; choose a device_map or max_memory that leaves them on GPU or CPU, "
-                "freeze them, or train an adapter (LoRA) in their place"
+                "trainable weights in memory; choose a device_map or max_memory leaving them on GPU or CPU, or "
+                "freeze them and train an adapter (LoRA)"
             )
         return values
 
@@ -49,8 +56,9 @@ def homes(model: nn.Module) -> dict[str, Home]:
     found: dict[str, Home] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for hook in _hooks(getattr(module, "_hf_hook", None)):
-            for name in _away(module, bool(getattr(hook, "place_submodules", False))):
-                found[f"{prefix}.{name}" if prefix else name] = Home(hook.weights_map, name)
+            block = bool(getattr(hook, "place_submodules", False))
+            for name in _away(module, block):
+                found[f"{prefix}.{name}" if prefix else name] = Home(hook.weights_map, name, block)
     return found
 
 

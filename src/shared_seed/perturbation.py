@@ -31,10 +31,7 @@ class _Uses(TorchFunctionMode):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
-        matrices = [t for t in weights if t.family is Family.RANK1]
-        self.seen = dict.fromkeys((t.index for t in matrices), 0)
-        self._indices = {id(t.parameter): t.index for t in matrices if not t.offloaded}
-        self._offloaded = [t for t in matrices if t.offloaded]
+        self.seen = {id(t.parameter): 0 for t in weights if t.family is Family.RANK1}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -49,18 +46,10 @@ class _Uses(TorchFunctionMode):
 
     def _count(self, values: Iterable[Any]) -> None:
         for value in values:
-            if isinstance(value, list | tuple):
+            if id(value) in self.seen:
+                self.seen[id(value)] += 1
+            elif isinstance(value, list | tuple):
                 self._count(value)
-            elif (index := self._index(value)) is not None:
-                self.seen[index] += 1
-
-    def _index(self, value: Any) -> int | None:
-        """Which tensor a parameter is, if any; an offloaded one is whatever its modules have at the moment."""
-        if self._offloaded and isinstance(value, nn.Parameter):
-            for tensor in self._offloaded:
-                if any(module.weight is value for module in tensor.users):
-                    return tensor.index
-        return self._indices.get(id(value))
 
 
 class Perturbation:
@@ -136,8 +125,10 @@ class Perturbation:
         with _Uses(self.weights) as uses:
             yield
         for tensor in self.weights:
+            if tensor.family is not Family.RANK1 or tensor.offloaded:
+                continue  # An offloaded matrix is there for its own module only.
             fired = self._fired[tensor.index] - before[tensor.index]
-            if tensor.family is Family.RANK1 and uses.seen[tensor.index] != fired:
+            if uses.seen[id(tensor.parameter)] != fired:
                 raise ModelError(
                     f"the model uses parameter {tensor.name!r} outside the module that owns it, where its "
                     f"direction cannot be applied; expected only calls of that module; pass "

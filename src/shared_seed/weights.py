@@ -276,7 +276,7 @@ class Weights:
         if source.is_meta:
             raise ModelError(
                 f"trainable parameter {name!r} is on the meta device, without values; expected a model that is "
-                "loaded; use from_pretrained, or freeze it"
+                "loaded; use from_pretrained, call get_peft_model before weights are offloaded, or freeze it"
             )
         kept = choice.storage(name, source)
         if not source.is_contiguous():
