@@ -26,7 +26,7 @@ COEFFICIENT = 0.01
 def measure(path: Path, directions: int) -> tuple[float, float]:
     """Print and return the rms of the loss's projected gradients, and of the decay's."""
     terms = recipe.load(path)
-    model, tokenizer = load(terms.model, terms.lora, terms.training.seed)
+    model, tokenizer = load(terms.model, terms.lora, terms.training.seed, terms.weights)
     task = Classification(terms.task, tokenizer, model)
     train = data.split(data.load(terms.dataset), terms.task, terms.training.seed).train
     size = terms.training.batch_size

@@ -29,7 +29,7 @@ def measure(path: Path, directions: int, exponents: tuple[int, ...] = EXPONENTS)
     The figure is relative to the rms of those reference gradients: 0 is perfect, 1 is all noise.
     """
     terms = recipe.load(path)
-    model, tokenizer = load(terms.model, terms.lora, terms.training.seed)
+    model, tokenizer = load(terms.model, terms.lora, terms.training.seed, terms.weights)
     task = Classification(terms.task, tokenizer, model)
     train = data.split(data.load(terms.dataset), terms.task, terms.training.seed).train
     size = terms.training.batch_size

@@ -28,7 +28,7 @@ def measure(path: Path, rows: int, candidates: tuple[tuple[str, str, str], ...] 
     """Print and return the score of each candidate on the first ``rows`` training rows."""
     terms = recipe.load(path)
     table = data.load(terms.dataset)
-    model, tokenizer = load(terms.model)
+    model, tokenizer = load(terms.model, weights=terms.weights)
     scores = []
     for prompt, *words in candidates:
         labelled = dict(zip(terms.task.words, words, strict=True))

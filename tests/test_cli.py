@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import tiny
@@ -304,6 +305,20 @@ def test_lightning_runs_the_same_recipe(home: Path, call: Call, tmp_path: Path) 
     assert code == 0, err
     assert Summary.load(tmp_path / "l").gradients == 4
     assert call("replay", tmp_path / "l")[0] == 0
+
+
+@pytest.mark.parametrize("trainer", ["transformers", "lightning"])
+def test_weights_in_bfloat16_train_and_replay(home: Path, call: Call, tmp_path: Path, trainer: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    terms = {"trainer": trainer, "steps": 4, "precision": "bf16"}
+    path = changed(home, tmp_path / "b.yaml", weights="bf16", **{f"training__{k}": v for k, v in terms.items()})
+    code, _, err = call("run", path, "-o", tmp_path / "b")
+    assert code == 0, err
+    code, out, err = call("replay", tmp_path / "b", "-o", tmp_path / "model")
+    assert code == 0, err
+    assert "identical to the digest" in out
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").dtype is torch.bfloat16
 
 
 def test_lora_trains_an_adapter_that_replays(home: Path, call: Call, tmp_path: Path) -> None:

@@ -282,8 +282,8 @@ def test_accumulated_batches_have_directions_of_their_own(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"precision": "bf16-true"}, "precision='bf16-true' does not keep trainable weights in float32"),
-        ({"precision": "64-true"}, "precision='64-true' does not keep trainable weights in float32"),
+        ({"precision": "16-true"}, "precision='16-true' keeps trainable weights neither in float32"),
+        ({"precision": "64-true"}, "precision='64-true' keeps trainable weights neither in float32"),
         ({"sync_batchnorm": True}, "sync_batchnorm=True needs the activations of all processes"),
     ],
 )

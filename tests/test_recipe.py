@@ -127,6 +127,7 @@ def test_a_missing_key_is_named(path: str) -> None:
         ("training.trainer", "keras"),
         ("training.schedule", "cosine"),
         ("training.precision", "fp16"),
+        ("weights", "fp16"),
         ("training.scale_exponent", 65),
         ("training.seed", -1),
         ("lora", 8),
@@ -139,6 +140,13 @@ def test_a_missing_key_is_named(path: str) -> None:
 )
 def test_a_wrong_value_is_refused_where_it_stands(path: str, value: Any) -> None:
     assert path in refusal(changed(path, value))
+
+
+def test_weights_in_bfloat16_compute_in_bfloat16() -> None:
+    content = changed("weights", "bf16")
+    assert recipe.parse(content, "here").weights == "bf16"
+    content["training"]["precision"] = "fp32"
+    assert "weights: bf16 cannot compute in fp32; expected training.precision: bf16" in refusal(content)
 
 
 @pytest.mark.parametrize("epsilon", [0.001, 0.3, 0, -0.5, 2, 2.0**-21, float("nan"), float("inf")])

@@ -16,8 +16,10 @@ from shared_seed.swarm.zmq import free_ports
 SCRIPT = Path(__file__).with_name("trainer_process.py")
 
 
-def train(folder: Path, *options: object, resume: int | None = None) -> list[dict[str, Any]]:
-    """What two Trainers report, of which the second joins the first."""
+def train(
+    folder: Path, *options: object, resume: int | None = None, weights: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """What two Trainers report, of which the second joins the first, each with its own dtype."""
     address = f"tcp://127.0.0.1:{free_ports()}"
     started = []
     for number, place in enumerate((("--listen", address), ("--join", address))):
@@ -26,6 +28,7 @@ def train(folder: Path, *options: object, resume: int | None = None) -> list[dic
         words = [sys.executable, SCRIPT, "--folder", own, "--number", number, *place, "--start-with", 2, *options]
         if resume is not None:
             words += ["--resume", own / "out" / f"checkpoint-{resume}"]
+        words += ["--weights", weights[number]] if weights else []
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         started.append(subprocess.Popen([str(word) for word in words], env=environment, stdout=subprocess.DEVNULL))
     try:
@@ -59,3 +62,9 @@ def test_two_trainers_that_both_resume_end_with_the_bits_of_a_run_without_a_stop
     assert [peer["digest"] for peer in resumed] == [peer["digest"] for peer in straight]
     assert [peer["losses"] for peer in resumed] == [peer["losses"][3:] for peer in straight]
     assert [peer["streams"] for peer in resumed] == [2, 2]
+
+
+def test_a_trainer_with_bfloat16_weights_and_one_with_float32_end_with_the_same_bits(tmp_path: Path) -> None:
+    first, second = train(tmp_path, weights=("bfloat16", "float32"))
+    assert first["digest"] == second["digest"]
+    assert first["peers"] == second["peers"] == [2] * 6

@@ -199,7 +199,8 @@ def test_views_are_made_contiguous_with_the_same_values() -> None:
 @pytest.mark.parametrize(
     ("model", "error", "said"),
     [
-        (nn.Linear(2, 2).to(torch.bfloat16), ModelError, r"'weight' is torch.bfloat16; expected torch.float32"),
+        (nn.Linear(2, 2).half(), ModelError, r"'weight' is torch.float16; expected torch.float32.*bfloat16"),
+        (nn.Linear(2, 2, device="meta"), ModelError, "'weight' is on the meta device.*freeze it"),
         (nn.Linear(2, 2).to(torch.float64), ModelError, r"torch.float64; expected torch.float32"),
         (nn.Linear(2, 2).requires_grad_(False), ModelError, "no parameter of the model requires grad"),
         (nn.ReLU(), ModelError, "no parameter of the model requires grad"),
@@ -208,7 +209,7 @@ def test_views_are_made_contiguous_with_the_same_values() -> None:
         (Own(torch.tensor([1.0, float("-inf")])), GridError, "holds inf, expected finite"),
         (Own(torch.tensor([1e9])), GridError, "raise epsilon"),
     ],
-    ids=["bf16", "float64", "frozen", "nothing", "max_norm", "nan", "infinite", "huge"],
+    ids=["float16", "meta", "float64", "frozen", "nothing", "max_norm", "nan", "infinite", "huge"],
 )
 def test_models_that_cannot_be_trained_are_refused(model: nn.Module, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):

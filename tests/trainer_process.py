@@ -40,9 +40,13 @@ def train(options: argparse.Namespace) -> None:
         folder=options.keep,
     )
     callback = SharedSeedCallback(settings, on_step=recorder)
+    model = models.llama() if options.uneven else models.opt()
+    if options.weights is not None:
+        # Both begin from what bfloat16 holds.
+        model = model.bfloat16().to(getattr(torch, options.weights))
     trainer = trainer_of(
         options.folder,
-        models.llama() if options.uneven else models.opt(),
+        model,
         callback,
         uneven_rows() if options.uneven else rows(),
         max_steps=options.steps,
@@ -87,6 +91,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--resume")
     parser.add_argument("--uneven", action="store_true")
+    parser.add_argument("--weights", choices=["float32", "bfloat16"])
     options = parser.parse_args()
     code = 0
     try:

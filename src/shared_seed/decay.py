@@ -32,14 +32,14 @@ def projected(weights: Weights, decays: Mapping[str, float], sample: Sample) -> 
 
 def _along(tensor: Trainable, sample: Sample) -> float:
     """``<theta, z>`` of one tensor."""
-    shape, threads = tuple(tensor.parameter.shape), torch.get_num_threads()
-    device = tensor.parameter.device
+    shape, threads = tensor.storage.shape, torch.get_num_threads()
+    device = tensor.storage.device
     with torch.autocast(device.type, enabled=False):
         if tensor.family is Family.RANK1:
             u, v = (torch.from_numpy(f).to(device) for f in directions.rank1(sample, tensor.index, shape, threads))
-            return float(u @ (tensor.values @ v))
-        signs = torch.from_numpy(directions.dense(sample, tensor.index, shape, threads)).to(device)
-        return float((tensor.values * signs).sum())
+            return float(sum(u[rows] @ (block @ v) for rows, block in tensor.storage.rows()))
+        signs = torch.from_numpy(directions.dense(sample, tensor.index, shape, threads)).to(device).view(-1)
+        return float(sum((piece * signs[i : i + len(piece)]).sum() for i, piece in tensor.storage.pieces()))
 
 
 class Loudness:

@@ -6,6 +6,7 @@ bits. Weights are taken in pieces, which threads share.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from shared_seed import lookup
 from shared_seed.directions import Family
@@ -59,12 +59,22 @@ def check_device(device: torch.device) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Some rows of a matrix, or some elements of anything else; ``amounts`` float32 [samples]."""
+    """Whole rows of a matrix, or elements of anything else, as a part of a tensor's flat values.
+
+    ``width`` is that of a row, 1 for the dense family; ``amounts`` float32 [samples] are how far to go along each
+    direction.
+    """
 
     tensor: Trainable
-    values: Tensor
-    first_block: int
+    part: slice
+    width: int
     amounts: NDArray[np.float32]
+
+    @property
+    def first_block(self) -> int:
+        """Where the piece's noise begins: in blocks of rows or of elements."""
+        first: int = self.part.start // self.width // BLOCK
+        return first
 
 
 def add(weights: Weights, samples: Sequence[Sample], units: NDArray[np.int32]) -> None:
@@ -81,10 +91,10 @@ def add(weights: Weights, samples: Sequence[Sample], units: NDArray[np.int32]) -
         looked_up: list[_Piece] = []
         multiplied: list[_Piece] = []
         for tensor in weights:
-            on_cpu = tensor.parameter.device.type == "cpu"
+            on_cpu = tensor.storage.device.type == "cpu"
             by_kernel = on_cpu and (tensor.family is Family.DENSE or lookup.available())
             (looked_up if by_kernel else multiplied).extend(_pieces(tensor, amounts[:, tensor.index].copy()))
-        looked_up.sort(key=lambda piece: -piece.values.numel())
+        looked_up.sort(key=lambda piece: piece.part.start - piece.part.stop)
         for_each(lambda piece: _look_up(piece, rows), looked_up, torch.get_num_threads())
         for piece in multiplied:
             _multiply(piece, samples)
@@ -92,32 +102,36 @@ def add(weights: Weights, samples: Sequence[Sample], units: NDArray[np.int32]) -
 
 def _pieces(tensor: Trainable, amounts: NDArray[np.float32]) -> Iterator[_Piece]:
     """A tensor, cut on block boundaries of its rows or elements."""
-    values = tensor.values if tensor.family is Family.RANK1 else tensor.values.view(-1)
-    width = values[:1].numel()
-    length = BLOCK * max(1, PIECE // max(1, BLOCK * width))
-    for first in range(0, len(values), length):
-        yield _Piece(tensor, values[first : first + length], first // BLOCK, amounts)
+    shape = tensor.storage.shape
+    width, count = (shape[1] if tensor.family is Family.RANK1 else 1), math.prod(shape)
+    length = width * BLOCK * max(1, PIECE // max(1, BLOCK * width))
+    for start in range(0, count, length):
+        yield _Piece(tensor, slice(start, min(start + length, count)), width, amounts)
 
 
 def _look_up(piece: _Piece, rows: NDArray[np.uint64]) -> None:
     """The sum by kernels of our own."""
-    index, values = piece.tensor.index, piece.values.numpy()
-    if piece.tensor.family is Family.DENSE:
-        cpu.add_signs(values, piece.first_block, second_word(index, Purpose.DENSE), rows, piece.amounts)
-        return
-    row_word, column_word = second_word(index, Purpose.ROW), second_word(index, Purpose.COLUMN)
-    lookup.add(values, piece.first_block, row_word, column_word, rows, piece.amounts)
+    index = piece.tensor.index
+    with piece.tensor.storage.part(piece.part) as values:
+        if piece.tensor.family is Family.DENSE:
+            word = second_word(index, Purpose.DENSE)
+            cpu.add_signs(values.numpy(), piece.first_block, word, rows, piece.amounts)
+            return
+        words = second_word(index, Purpose.ROW), second_word(index, Purpose.COLUMN)
+        lookup.add(values.view(-1, piece.width).numpy(), piece.first_block, *words, rows, piece.amounts)
 
 
 def _multiply(piece: _Piece, samples: Sequence[Sample]) -> None:
     """The sum as a product of matrices, or, for the dense family, drawn on the CPU and sent over."""
-    index, values, device = piece.tensor.index, piece.values, piece.values.device
-    if piece.tensor.family is Family.DENSE:
-        total = np.zeros(len(values), np.float32)
-        rows, word = table(samples), second_word(index, Purpose.DENSE)
-        cpu.add_signs(total, piece.first_block, word, rows, piece.amounts)
-        values.add_(torch.from_numpy(total).to(device))
-        return
-    u = cpu.sign_rows(samples, index, Purpose.ROW, values.shape[0], piece.first_block) * piece.amounts[:, None]
-    v = cpu.sign_rows(samples, index, Purpose.COLUMN, values.shape[1])
-    values.addmm_(torch.from_numpy(u).to(device).T, torch.from_numpy(v).to(device))
+    index, first = piece.tensor.index, piece.first_block
+    with piece.tensor.storage.part(piece.part) as values:
+        device = values.device
+        if piece.tensor.family is Family.DENSE:
+            total = np.zeros(len(values), np.float32)
+            cpu.add_signs(total, first, second_word(index, Purpose.DENSE), table(samples), piece.amounts)
+            values.add_(torch.from_numpy(total).to(device))
+            return
+        matrix = values.view(-1, piece.width)
+        u = cpu.sign_rows(samples, index, Purpose.ROW, len(matrix), first) * piece.amounts[:, None]
+        v = cpu.sign_rows(samples, index, Purpose.COLUMN, piece.width)
+        matrix.addmm_(torch.from_numpy(u).to(device).T, torch.from_numpy(v).to(device))

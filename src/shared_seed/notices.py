@@ -19,6 +19,12 @@ WIDER = "{error}; since nobody else trains along, training goes on, as a new run
 ANEW = "the checkpoint's run cannot go on here ({error}); a new one begins from its weights"
 """What follows a checkpoint that does not fit, alone."""
 
+COARSE = (
+    "the loss is in half precision, of three digits, so that a probe's difference is mostly rounding; compute it "
+    "in float32, as from logits.float(), or by autocast: bf16=True, precision='bf16-mixed'"
+)
+"""What follows a loss that is not float32."""
+
 _ABSTAINED = "a loss was not finite, or a batch had none: such probes abstain, and their byte moves nothing"
 
 
@@ -26,6 +32,8 @@ def of_step(session: Session, step: Step) -> Iterator[str]:
     """What there is to say after a step."""
     if step.abstained:
         yield _ABSTAINED
+    if session.probe.coarse:
+        yield COARSE
     if session.loudness.warning:
         yield session.loudness.warning
     if step.late:

@@ -20,8 +20,8 @@ from shared_seed import directions
 from shared_seed.directions import Family
 from shared_seed.errors import ModelError
 from shared_seed.interrupts import deferred
-from shared_seed.noise import Purpose, Sample, cpu
-from shared_seed.weights import Trainable, Weights, flat, is_transposed
+from shared_seed.noise import BLOCK, Purpose, Sample, cpu
+from shared_seed.weights import Trainable, Weights, is_transposed
 
 _LOOKS_ONLY = frozenset({"size", "dim", "numel", "stride", "is_floating_point", "is_complex"})
 
@@ -53,18 +53,19 @@ class _Uses(TorchFunctionMode):
 
 
 class _Factors:
-    """The sign vectors ``u`` [rows] and ``v`` [columns] of one matrix, in the dtypes that its module computes in."""
+    """The sign vectors ``u`` [rows] and ``v`` [columns] of one matrix, where and as its modules compute."""
 
     def __init__(self, u: Tensor, v: Tensor) -> None:
         self._drawn = (u, v)
-        self._cast: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+        self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
-    def of(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Both, in a dtype; signs are exact in any."""
-        if dtype not in self._cast:
+    def of(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Both, in a dtype, in which signs are exact whatever it is, and on a device."""
+        kind = (dtype, device)
+        if kind not in self._cast:
             u, v = self._drawn
-            self._cast[dtype] = (u.to(dtype), v.to(dtype))
-        return self._cast[dtype]
+            self._cast[kind] = (u.to(device, dtype), v.to(device, dtype))
+        return self._cast[kind]
 
 
 def _add_outer(out: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
@@ -124,7 +125,9 @@ class Perturbation:
             for tensor in self.weights:
                 if tensor.family is Family.DENSE:
                     # Autocast keeps casts of what requires grad: right for matrices, which are not written, but
-                    # a dense tensor would be read at the wrong side.
+                    # a dense tensor would be read at the wrong side. An offloaded one is another at each forward.
+                    if tensor.offloaded:
+                        continue
                     self._ungraded.append(tensor.parameter)
                     tensor.parameter.requires_grad_(False)
                     continue
@@ -147,8 +150,10 @@ class Perturbation:
         with _Uses(self.weights) as uses:
             yield
         for tensor in self.weights:
+            if tensor.family is not Family.RANK1 or tensor.offloaded:
+                continue  # An offloaded matrix is there for its own module only.
             fired = self._fired[tensor.index] - before[tensor.index]
-            if tensor.family is Family.RANK1 and uses.seen[id(tensor.parameter)] != fired:
+            if uses.seen[id(tensor.parameter)] != fired:
                 raise ModelError(
                     f"the model uses parameter {tensor.name!r} outside the module that owns it, where its "
                     f"direction cannot be applied; expected only calls of that module; pass "
@@ -169,15 +174,15 @@ class Perturbation:
     @staticmethod
     def _shift(tensor: Trainable, sample: Sample, step: float) -> None:
         threads = torch.get_num_threads()
-        if tensor.parameter.device.type == "cpu":
-            cpu.shift(flat(tensor.values), sample, tensor.index, Purpose.DENSE, step, threads)
-            return
-        signs = directions.dense(sample, tensor.index, tuple(tensor.parameter.shape), threads)
-        tensor.values.add_(torch.from_numpy(signs).to(tensor.parameter.device), alpha=step)
+        for start, piece in tensor.storage.pieces():
+            here = piece if piece.device.type == "cpu" else torch.zeros(piece.shape, dtype=torch.float32)
+            cpu.shift(here.numpy(), sample, tensor.index, Purpose.DENSE, step, threads, first=start // BLOCK)
+            if here is not piece:
+                piece.add_(here.to(piece.device))
 
     def _prepare(self, tensor: Trainable) -> None:
         u, v = directions.rank1(self._sample, tensor.index, tuple(tensor.parameter.shape), torch.get_num_threads())
-        device = tensor.parameter.device
+        device = tensor.storage.device
         self._factors[tensor.index] = _Factors(torch.from_numpy(u).to(device), torch.from_numpy(v).to(device))
 
     def _hook(self, tensor: Trainable, module: nn.Module) -> Callable[..., Tensor | None]:
@@ -187,12 +192,13 @@ class Perturbation:
             self._fired[index] += 1
             if self._sign == 0:
                 return None
-            given = args[0] if args else next(iter(kwargs.values()))
+            # Where a device_map lays modules on several devices, what goes in may still be on another one.
+            given = (args[0] if args else next(iter(kwargs.values()))).to(out.device)
             scale = self._sign * self.epsilon
             if embeds:
-                rows, columns = self._factors[index].of(out.dtype)
+                rows, columns = self._factors[index].of(out.dtype, out.device)
                 return _add_outer(out, rows[given], columns, scale)
-            rows, columns = self._factors[index].of(given.dtype)
+            rows, columns = self._factors[index].of(given.dtype, out.device)
             into, across = (rows, columns) if transposed else (columns, rows)
             # Autocast would cast all that is given once more, for one column.
             with torch.autocast(given.device.type, enabled=False):

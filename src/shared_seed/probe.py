@@ -61,11 +61,15 @@ class _Buffers:
 
 
 class Probe:
-    """Measures projected gradients of one model."""
+    """Measures projected gradients of one model.
+
+    ``coarse`` is set when a loss comes in half precision, where rounding is most of a probe's difference.
+    """
 
     def __init__(self, model: nn.Module, perturbation: Perturbation) -> None:
         self.model = model
         self.perturbation = perturbation
+        self.coarse = False
 
     def measure(
         self,
@@ -95,6 +99,7 @@ class Probe:
                     first = loss()
                 if first is None:
                     return Measurement(math.nan, math.nan, math.nan)
+                self.coarse |= isinstance(first, Tensor) and first.dtype in (torch.bfloat16, torch.float16)
                 plus = _number(first)
                 generators.restore()
                 with torch.no_grad():

@@ -72,7 +72,7 @@ class Training(_Section):
     learning_rate: float = Field(gt=0, description="of each peer's step; peers' steps add up")
     schedule: Literal["constant", "linear"] = Field(default="constant", description="linear falls to 0")
     precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="of the forward passes; weights stay fp32"
+        default="bf16", description="of the forward passes, whatever the weights are"
     )
     epsilon: float = Field(default=2.0**-8, description="distance of a probe's two points; a power of two")
     scale_exponent: int = Field(default=0, ge=-64, le=64, description="a byte's value is times 2 to this")
@@ -100,6 +100,10 @@ class Recipe(_Section):
     model: str = Field(
         min_length=1, description="Hub name, local folder, or package:NAME for one in a Python package"
     )
+    weights: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="how the model is loaded: trained bf16 weights take 4 bytes with their low bits",
+    )
     dataset: str = Field(min_length=1, description="Hub name, local CSV, JSONL or Parquet, or package:NAME/FILE")
     licence: str = Field(default="", description="of the base model, for the card, as the Hub spells it")
     task: Task
@@ -112,6 +116,12 @@ class Recipe(_Section):
     def _prompt_does_not_tell(self) -> Recipe:
         if "{" + self.task.label + "}" in self.task.prompt:
             raise ValueError(f"the prompt shows the label column {self.task.label!r}; take it out")
+        return self
+
+    @model_validator(mode="after")
+    def _bf16_weights_compute_in_bf16(self) -> Recipe:
+        if self.weights == "bf16" and self.training.precision == "fp32":
+            raise ValueError("weights: bf16 cannot compute in fp32; expected training.precision: bf16")
         return self
 
     def quickened(self) -> Recipe:

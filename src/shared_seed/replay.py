@@ -66,6 +66,6 @@ def replay(
             "shared_seed.replay.rebuild(model, shared_seed.log.read(path)) with the model as it was at the start"
         )
     terms = recipe.parse(contents.manifest.recipe, "the recipe in the log")
-    model, tokenizer = load(base or terms.model, terms.lora, terms.training.seed)
+    model, tokenizer = load(base or terms.model, terms.lora, terms.training.seed, terms.weights)
     replica = rebuild(model, contents, tell)
     return Replayed(model, tokenizer, replica.digest().hex())

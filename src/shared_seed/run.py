@@ -72,7 +72,7 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     tell_status(sink, "loading data")
     examples, held_out = _examples(recipe, part)
     tell_status(sink, "loading model")
-    model, tokenizer = load(recipe.model, recipe.lora, recipe.training.seed)
+    model, tokenizer = load(recipe.model, recipe.lora, recipe.training.seed, recipe.weights)
     task = Classification(recipe.task, tokenizer, model)
     test_features = task.encode(held_out)
 

@@ -49,7 +49,7 @@ class Session:
         self.settings = settings
         self.perturbation = Perturbation(replica.weights, manifest.epsilon)
         self.round = 0
-        self._probe = Probe(model, self.perturbation)
+        self.probe = Probe(model, self.perturbation)
         self._log = run_log
         self._codes = bytearray()
         self._losses: list[float] = []
@@ -78,7 +78,7 @@ class Session:
         """Put a model on its grid, agree with the run, take up log or checkpoint, connect.
 
         Args:
-            model: at least one parameter trainable, all trainable ones in float32; snapped in place.
+            model: at least one parameter trainable, all trainable ones in float32 or bfloat16; snapped in place.
             settings: this peer's.
             training: what its Trainer is about to do.
 
@@ -185,7 +185,7 @@ class Session:
             )
         key = stream_key(self.manifest.run_bytes, self._stream.to_bytes())
         sample = Sample(key, self._number, index)
-        measured = self._probe.measure(loss, sample, context)
+        measured = self.probe.measure(loss, sample, context)
         gradient = measured.gradient
         if self._decays:
             shrinking = decay.projected(self.replica.weights, self._decays, sample)
@@ -257,7 +257,8 @@ class Session:
     def snapshot(self) -> Snapshot:
         """Where this session stands between two steps, for a checkpoint to keep beside the weights."""
         digest = (len(self._applied), self.replica.digest())
-        return Snapshot(Contents(self.manifest, list(self._applied), digest), self._stream)
+        contents = Contents(self.manifest, list(self._applied), digest)
+        return Snapshot(contents, self._stream, self.replica.weights.low())
 
     def finish(self) -> Outcome:
         """Exchange the last bytes, apply them, compare digests, and close."""

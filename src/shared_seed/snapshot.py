@@ -1,26 +1,39 @@
 """Where a session stands, to go on from with the same bits: what a Trainer's checkpoint keeps of a run.
 
 A checkpoint holds the weights already; beside them it needs the messages that they contain and the stream that
-wrote some of them. Both are kept as in a run folder: a gradient log, and a note of the stream.
+wrote some of them. Both are kept as in a run folder: a gradient log, and a note of the stream. Of bfloat16
+parameters it needs the low bits too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from shared_seed import folder, log
 from shared_seed.errors import LogError
 from shared_seed.log import Contents
 from shared_seed.messages import Stream
 
+LOW_NAME = "low_bits.npz"
+"""In a checkpoint: what bfloat16 parameters do not hold of their values, an int16 array for each."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run as one peer has it after a step: terms and messages, its digest, and this peer's stream."""
+    """A run as one peer has it after a step: terms and messages, its digest, and this peer's stream; also the low
+    bits of bfloat16 parameters as the weights have them, which are no copies.
+    """
 
     contents: Contents
     stream: Stream
+    low: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
 
     @property
     def round(self) -> int:
@@ -43,12 +56,12 @@ class Snapshot:
         return replace(self, stream=max(streams, default=new))
 
     def pack(self) -> tuple[bytes, bytes]:
-        """The bytes of the gradient log and of the stream's note."""
+        """The bytes of the gradient log and of the stream's note; the low bits are large and go apart."""
         return log.encode(self.contents), folder.encode_stream(self.stream)
 
     @classmethod
-    def unpack(cls, logged: bytes, note: bytes, source: str) -> Snapshot:
-        """What :meth:`pack` has packed.
+    def unpack(cls, logged: bytes, note: bytes, source: str, low: Mapping[str, Tensor] | None = None) -> Snapshot:
+        """What :meth:`pack` has packed, with the low bits.
 
         Raises:
             LogError: the bytes are not whole; names ``source``.
@@ -58,14 +71,16 @@ class Snapshot:
             raise LogError(
                 f"the gradient log in {source} does not end with the digest of its weights; it is cut off"
             )
-        return cls(contents, folder.decode_stream(note, source))
+        return cls(contents, folder.decode_stream(note, source), low or {})
 
     def save(self, where: Path) -> None:
-        """Write both files into a folder."""
+        """Write the files into a folder."""
         logged, note = self.pack()
         where.mkdir(parents=True, exist_ok=True)
         (where / folder.LOG_NAME).write_bytes(logged)
         (where / folder.PEER_NAME).write_bytes(note)
+        if self.low:
+            _save_low(where / LOW_NAME, self.low)
 
     @classmethod
     def load(cls, where: Path) -> Snapshot | None:
@@ -78,6 +93,27 @@ class Snapshot:
         if not logged.exists():
             return None
         try:
-            return cls.unpack(logged.read_bytes(), note.read_bytes(), str(where))
+            return cls.unpack(logged.read_bytes(), note.read_bytes(), str(where), _load_low(where / LOW_NAME))
         except OSError as error:
             raise LogError(f"cannot read the run's state in {where}: {error.strerror}") from error
+
+
+def _save_low(path: Path, low: Mapping[str, Tensor]) -> None:
+    """What ``numpy.savez`` writes, one array at a time and under any name."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, bits in low.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, bits.cpu().numpy(), allow_pickle=False)
+
+
+def _load_low(path: Path) -> dict[str, Tensor]:
+    """The low bits in a file, none where there is no file."""
+    if not path.exists():
+        return {}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise LogError(
+            f"the low bits in {path} are damaged: {error}; resume from an earlier checkpoint"
+        ) from error

@@ -39,17 +39,19 @@ def agree(model: nn.Module, settings: Settings, training: Training) -> tuple[Rep
     known = _known(settings, training, logged)
     rates = training.groups.rates if training.groups else None
     resume = training.resume
+    low = resume.low if resume else training.low
     if known is None:
-        weights = Weights.of(model, settings.epsilon, Choice(dense=settings.dense, rates=rates))
+        weights = Weights.of(model, settings.epsilon, Choice(dense=settings.dense, rates=rates, low=low))
         _check_patterns(settings.dense, weights)
         manifest = _begun(model, weights, settings, training)
     else:
         theirs = Choice.of(known.tensors)
         exponents = theirs.exponents if resume else {}
-        weights = Weights.of(model, known.epsilon, Choice(dense=theirs.dense, rates=rates, exponents=exponents))
+        choice = Choice(dense=theirs.dense, rates=rates, exponents=exponents, low=low)
+        weights = Weights.of(model, known.epsilon, choice)
         manifest = _resumed(weights, resume, known) if resume else manifest_of(model, weights, known)
         manifest.check_equal(known)
-    for device in {t.parameter.device for t in weights}:
+    for device in {t.storage.device for t in weights}:
         check_device(device)
     return Replica(weights, manifest), logged
 
@@ -83,8 +85,9 @@ def _resumed(weights: Weights, resume: Snapshot, terms: Manifest) -> Manifest:
     assert resume.contents.digest is not None
     if weights.digest() != resume.contents.digest[1]:
         raise ManifestMismatchError(
-            "the weights are not those that the checkpoint's gradient log leads to; expected its own weights; "
-            "load the checkpoint unchanged, or delete its shared-seed state to begin a new run from these weights"
+            "the weights are not those that the checkpoint's gradient log leads to; expected its own weights, in "
+            "the dtype that they had; load the checkpoint unchanged, or delete its shared-seed state to begin a "
+            "new run from these weights"
         )
     first = {t.name: t.digest for t in terms.tensors}
     specs = tuple(t.model_copy(update={"digest": first.get(t.name, t.digest)}) for t in weights.specs())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from shared_seed.optimizer import Groups
 from shared_seed.snapshot import Snapshot
@@ -25,6 +26,7 @@ class Training:
         groups: learning rates and weight decay by parameter; by default all that require grad, alike.
         evaluated: what the loss evaluates, where that is more than the model: its buffers are kept too.
         resume: go on from here, with a model that holds these weights already.
+        low: low bits of bfloat16 parameters, where a new run begins from an earlier one's weights.
     """
 
     rounds: int
@@ -33,3 +35,4 @@ class Training:
     groups: Groups | None = None
     evaluated: nn.Module | None = None
     resume: Snapshot | None = None
+    low: Mapping[str, Tensor] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape as glob_escape
 from typing import Any, cast
@@ -14,44 +14,51 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shared_seed import storage
 from shared_seed.directions import Family
-from shared_seed.errors import ModelError
+from shared_seed.errors import ManifestMismatchError, ModelError
 from shared_seed.grid import LIMIT, Grid
 from shared_seed.manifest import TensorSpec
-
-PIECE = 1 << 20
-"""Elements that are put on their grid at once."""
+from shared_seed.offload import Home, homes
+from shared_seed.storage import Storage
 
 
 @dataclass
 class Trainable:
     """One trainable parameter.
 
-    ``bound`` is a number of grid units that no element exceeds in magnitude, and stays below ``ceiling``, which
-    leaves a dense tensor room for a probe; ``users`` are the modules that
-    apply the parameter as a matrix, empty for the dense family; ``rate`` is its learning rate as a multiple of
-    what messages carry.
+    ``storage`` has its exact values; ``names`` are all that the model knows it by, ``name`` the first. ``bound``
+    is a number of grid units that no element exceeds in magnitude, and stays below ``ceiling``, which leaves a
+    dense tensor room for a probe; ``users`` are the modules that apply the parameter as a matrix, empty for the
+    dense family; ``rate`` is its learning rate as a multiple of what messages carry.
     """
 
     index: int
     name: str
     parameter: nn.Parameter
+    storage: Storage
     family: Family
     grid: Grid
     bound: int
     ceiling: int
     users: tuple[nn.Module, ...] = ()
     rate: float = 1.0
+    names: tuple[str, ...] = ()
 
     @property
     def values(self) -> Tensor:
-        """The data, detached, sharing memory."""
-        return self.parameter.detach()
+        """All exact values as fp32, to look at; a copy where the parameter is not float32."""
+        return self.storage.exact()
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether each forward gets a parameter of its own, with the values of :attr:`storage`."""
+        return self.parameter.is_meta
 
     def place(self, grid: Grid, epsilon: float) -> None:
         """Snap the values to a grid, with room for a probe where it is made in place."""
         # In pieces: a large embedding's copies would be the training's peak of memory.
-        for piece in torch.split(self.values.view(-1), PIECE):
+        for _, piece in self.storage.pieces():
             piece.copy_(torch.from_numpy(grid.snap(piece.cpu().numpy())))
         self.grid = grid
         self.ceiling = LIMIT if self.family is Family.RANK1 else LIMIT - round(epsilon / grid.unit)
@@ -59,16 +66,8 @@ class Trainable:
 
     def measure(self) -> int:
         """Set the bound to the largest magnitude there is, in units, and return it."""
-        self.bound = int(np.ldexp(largest(self.values), self.grid.exponent))
+        self.bound = int(np.ldexp(self.storage.largest(), self.grid.exponent))
         return self.bound
-
-
-def largest(values: Tensor) -> float:
-    """The largest magnitude in a tensor, 0 for none, NaN where there is one; makes no copy."""
-    if not values.numel():
-        return 0.0
-    low, high = (float(bound) for bound in torch.aminmax(values))
-    return max(-low, high)
 
 
 def flat(values: Tensor) -> NDArray[np.float32]:
@@ -81,8 +80,12 @@ def as_bytes(values: Tensor) -> memoryview:
     return values.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _short_digest(values: Tensor) -> str:
-    return hashlib.sha256(as_bytes(values)).hexdigest()[:16]
+def _short_digest(values: Storage) -> str:
+    """Of the exact fp32 values, however they are kept."""
+    total = hashlib.sha256()
+    for piece in values.read():
+        total.update(as_bytes(piece))
+    return total.hexdigest()[:16]
 
 
 def _conv1d_types() -> tuple[type[nn.Module], ...]:
@@ -108,19 +111,29 @@ def _applies_weight_as_matrix(module: nn.Module) -> bool:
     return False
 
 
-def _matrix_users(model: nn.Module) -> dict[nn.Parameter, tuple[nn.Module, ...]]:
-    """For each parameter that only Linear, Conv1D and Embedding modules own: those modules."""
-    users: dict[nn.Parameter, list[nn.Module]] = {}
-    excluded: set[nn.Parameter] = set()
-    for module in model.modules():
-        if isinstance(module, nn.MultiheadAttention):
+def _identity(name: str, parameter: nn.Parameter, away: Mapping[str, Home]) -> Hashable:
+    """The same for names of the same parameter; tied ones that are offloaded have parted, but not their values."""
+    return away[name].lasting(name).data_ptr() if name in away else parameter
+
+
+def _matrix_users(model: nn.Module, away: Mapping[str, Home]) -> dict[Hashable, tuple[nn.Module, ...]]:
+    """For each trainable parameter that only Linear, Conv1D and Embedding modules own: those modules."""
+    users: dict[Hashable, list[nn.Module]] = {}
+    excluded: set[Hashable] = set()
+    for prefix, module in model.named_modules():
+        start = f"{prefix}." if prefix else ""
+        if isinstance(module, nn.MultiheadAttention) and module.out_proj.weight.requires_grad:
             # It hands its out_proj's weight to a fused function and never calls the module.
-            excluded.add(cast(nn.Parameter, module.out_proj.weight))
+            weight = cast(nn.Parameter, module.out_proj.weight)
+            excluded.add(_identity(f"{start}out_proj.weight", weight, away))
         for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            identity = _identity(f"{start}{name}", parameter, away)
             if name == "weight" and _applies_weight_as_matrix(module):
-                users.setdefault(parameter, []).append(module)
+                users.setdefault(identity, []).append(module)
             else:
-                excluded.add(parameter)
+                excluded.add(identity)
         if isinstance(module, nn.Embedding) and module.max_norm is not None:
             raise ModelError(
                 "an nn.Embedding with max_norm rewrites its weights while it is read, so that replicas would "
@@ -131,11 +144,12 @@ def _matrix_users(model: nn.Module) -> dict[nn.Parameter, tuple[nn.Module, ...]]
 
 def frozen_digest(model: nn.Module, weights: Weights) -> str:
     """A short SHA-256 over everything in the state dict that is not trained: names, dtypes, shapes, bytes."""
-    parameters = {id(t.parameter) for t in weights}
-    trained = {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in parameters}
+    trained = {name for t in weights for name in t.names}
+    away = homes(model)
     total = hashlib.sha256()
-    for name, values in model.state_dict().items():
-        if name not in trained and isinstance(values, Tensor):
+    for name, here in model.state_dict().items():
+        if name not in trained and isinstance(here, Tensor):
+            values = away[name].values() if name in away else here
             total.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
             for part in _plain(values):
                 total.update(as_bytes(part))
@@ -160,11 +174,13 @@ class Choice:
         rates: learning rate of each parameter as a multiple of what messages carry; parameters that are not
             named are not trained. Without it, all that require grad are, at 1.
         exponents: of grids that are given, as by a log, instead of chosen by the parameter's size.
+        low: of bfloat16 parameters, the low bits that belong to their values; none by default.
     """
 
     dense: tuple[str, ...] = ()
     rates: Mapping[str, float] | None = None
     exponents: Mapping[str, int] = field(default_factory=dict)
+    low: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, specs: Sequence[TensorSpec]) -> Choice:
@@ -175,11 +191,32 @@ class Choice:
             exponents={t.name: t.exponent for t in specs},
         )
 
-    def grid(self, name: str, values: Tensor, epsilon: float) -> Grid:
+    def grid(self, name: str, values: Storage, epsilon: float) -> Grid:
         """The grid of a parameter."""
         if name in self.exponents:
             return Grid(self.exponents[name])
-        return Grid.covering(largest(values), epsilon)
+        return Grid.covering(values.largest(), epsilon)
+
+    def storage(self, name: str, source: Tensor) -> Storage:
+        """How a parameter's exact values are kept.
+
+        Raises:
+            ModelError: the parameter's dtype cannot be trained.
+            ManifestMismatchError: there are low bits, and they belong to something else.
+        """
+        if source.dtype not in storage.DTYPES:
+            raise ModelError(
+                f"trainable parameter {name!r} is {source.dtype}; expected torch.float32, in which updates are "
+                "exact, or torch.bfloat16, beside which float32's low bits are kept; load the model with "
+                "dtype=torch.float32 and let autocast compute in bf16, or with dtype=torch.bfloat16"
+            )
+        low = self.low.get(name)
+        if low is not None and (source.dtype, source.shape, low.dtype) != (torch.bfloat16, low.shape, torch.int16):
+            raise ManifestMismatchError(
+                f"there are low bits for a torch.bfloat16 parameter {name!r} of shape {tuple(low.shape)}, and it "
+                f"is {source.dtype} of shape {tuple(source.shape)}; load the model in the dtype it was trained in"
+            )
+        return storage.of(source, low)
 
 
 ALL = Choice()
@@ -197,44 +234,61 @@ class Weights:
         """Snap a model's trainable parameters to their grids, in place.
 
         Args:
-            model: any module; at least one parameter must require grad, all of them in float32.
+            model: any module; at least one parameter must require grad, all of them in float32 or bfloat16.
             epsilon: the probe's step, a power of two; it must lie on every grid.
             choice: how parameters are treated.
 
         Raises:
-            ModelError: nothing is trainable, or something trainable is not float32.
+            ModelError: nothing is trainable, or something trainable has another dtype or lies on disk.
             GridError: some parameter cannot be put on a grid.
         """
-        users = _matrix_users(model)
+        away = homes(model)
+        users = _matrix_users(model, away)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        aliases: dict[Hashable, list[str]] = {}
+        for name, parameter in parameters.items():
+            if parameter.requires_grad:
+                aliases.setdefault(_identity(name, parameter, away), []).append(name)
         weights = cls()
-        for name, parameter in model.named_parameters():
-            chosen = choice.rates is None or name in choice.rates
-            if parameter.requires_grad and chosen:
-                weights._add(name, parameter, users.get(parameter, ()), epsilon, choice)
+        for identity, (name, *others) in aliases.items():
+            if choice.rates is not None and name not in choice.rates:
+                continue
+            source = away[name].lasting(name) if name in away else parameters[name]
+            entry = weights._entry(name, parameters[name], source, users.get(identity, ()), epsilon, choice)
+            entry.names = (name, *others)
+            weights.tensors.append(entry)
         if not weights.tensors:
             raise ModelError(
                 "no parameter of the model requires grad and is in the optimizer; expected at least one to train"
             )
         return weights
 
-    def _add(
-        self, name: str, parameter: nn.Parameter, users: tuple[nn.Module, ...], epsilon: float, choice: Choice
-    ) -> None:
-        if parameter.dtype is not torch.float32:
+    def _entry(
+        self,
+        name: str,
+        parameter: nn.Parameter,
+        source: Tensor,
+        users: tuple[nn.Module, ...],
+        epsilon: float,
+        choice: Choice,
+    ) -> Trainable:
+        """The entry of a parameter whose data is in ``source``, put on its grid."""
+        if source.is_meta:
             raise ModelError(
-                f"trainable parameter {name!r} is {parameter.dtype}; expected torch.float32, in which updates "
-                "are exact; load the model with dtype=torch.float32 and let autocast compute in bf16"
+                f"trainable parameter {name!r} is on the meta device, without values; expected a model that is "
+                "loaded; use from_pretrained, call get_peft_model before weights are offloaded, or freeze it"
             )
-        if not parameter.is_contiguous():
-            parameter.data = parameter.data.contiguous()
+        kept = choice.storage(name, source)
+        if not source.is_contiguous():
+            source.data = source.data.contiguous()
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in choice.dense):
             users = ()
-        grid = choice.grid(name, parameter.detach(), epsilon)
+        grid = choice.grid(name, kept, epsilon)
         family = Family.RANK1 if users else Family.DENSE
         rate = 1.0 if choice.rates is None else choice.rates[name]
-        entry = Trainable(len(self.tensors), name, parameter, family, grid, LIMIT, LIMIT, users, rate)
+        entry = Trainable(len(self.tensors), name, parameter, kept, family, grid, LIMIT, LIMIT, users, rate)
         entry.place(grid, epsilon)
-        self.tensors.append(entry)
+        return entry
 
     def widen(self, epsilon: float) -> None:
         """Put every parameter on the grid that its size asks for now, wider where it has grown.
@@ -243,7 +297,7 @@ class Weights:
             GridError: one has grown so large that a step of epsilon is no longer on its grid.
         """
         for tensor in self.tensors:
-            tensor.place(ALL.grid(tensor.name, tensor.values, epsilon), epsilon)
+            tensor.place(ALL.grid(tensor.name, tensor.storage, epsilon), epsilon)
 
     def __iter__(self) -> Iterator[Trainable]:
         return iter(self.tensors)
@@ -274,15 +328,20 @@ class Weights:
                 shape=tuple(t.parameter.shape),
                 family=t.family,
                 exponent=t.grid.exponent,
-                digest=_short_digest(t.values),
+                digest=_short_digest(t.storage),
                 rate=t.rate,
             )
             for t in self.tensors
         )
 
     def digest(self) -> bytes:
-        """SHA-256 of the bytes of all trainable parameters, in order."""
+        """SHA-256 of the exact fp32 values of all trainable parameters, in order."""
         total = hashlib.sha256()
         for t in self.tensors:
-            total.update(as_bytes(t.values))
+            for piece in t.storage.read():
+                total.update(as_bytes(piece))
         return total.digest()
+
+    def low(self) -> dict[str, Tensor]:
+        """The low bits of the parameters that do not hold all of their values; themselves, not copies."""
+        return {t.name: t.storage.low for t in self.tensors if t.storage.low is not None}

@@ -77,33 +77,41 @@ def _sign_rows(out, first_block, c1, samples):  # type: ignore[no-untyped-def]
         _signs(out[i], first_block, c1, samples[i])
 
 
-def _pieces(values: Floats, threads: int) -> Iterator[tuple[Floats, int]]:
+def _pieces(values: Floats, first: int, threads: int) -> Iterator[tuple[Floats, int]]:
     """Flat values cut on block boundaries for so many threads, each piece with the number of its first block."""
     pieces = min(threads, max(1, values.size // _SMALLEST_PIECE))
     blocks = -(-values.size // BLOCK)
     bounds = [blocks * i // pieces for i in range(pieces + 1)]
-    return ((values[a * BLOCK : b * BLOCK], a) for a, b in itertools.pairwise(bounds))
+    return ((values[a * BLOCK : b * BLOCK], first + a) for a, b in itertools.pairwise(bounds))
 
 
-def _in_pieces(kernel: Callable[[Floats, int], None], values: Floats, threads: int) -> None:
-    """Run ``kernel(piece, first_block)`` over ``values``."""
+def _in_pieces(kernel: Callable[[Floats, int], None], values: Floats, first: int, threads: int) -> None:
+    """Run ``kernel(piece, first_block)`` over ``values``, which begin at block ``first``."""
     if threads == 1 or values.size < 2 * _SMALLEST_PIECE:
-        kernel(values, 0)
+        kernel(values, first)
     else:
-        for_each(lambda piece: kernel(*piece), _pieces(values, threads), threads)
+        for_each(lambda piece: kernel(*piece), _pieces(values, first, threads), threads)
 
 
-def shift(values: Floats, sample: Sample, tensor: int, purpose: Purpose, amount: float, threads: int = 1) -> None:
-    """Add ``amount * sign`` to every element of a flat float32 array, in place."""
+def shift(
+    values: Floats,
+    sample: Sample,
+    tensor: int,
+    purpose: Purpose,
+    amount: float,
+    threads: int = 1,
+    first: int = 0,
+) -> None:
+    """Add ``amount * sign`` to every element of a flat float32 array, in place; it begins at block ``first``."""
     c1, row, amounts = second_word(tensor, purpose), table([sample]), np.array([amount], np.float32)
-    _in_pieces(lambda piece, first: add_signs(piece, first, c1, row, amounts), values, threads)
+    _in_pieces(lambda piece, block: add_signs(piece, block, c1, row, amounts), values, first, threads)
 
 
 def signs(sample: Sample, tensor: int, purpose: Purpose, count: int, threads: int = 1) -> Floats:
     """float32 [count] of -1 and +1."""
     out = np.empty(count, np.float32)
     c1, row = second_word(tensor, purpose), table([sample])[0]
-    _in_pieces(lambda piece, first: _signs(piece, first, c1, row), out, threads)
+    _in_pieces(lambda piece, block: _signs(piece, block, c1, row), out, 0, threads)
     return out
 
 

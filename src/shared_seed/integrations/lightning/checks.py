@@ -7,7 +7,7 @@ from typing import Any
 from shared_seed.errors import ModelError
 from shared_seed.optimizer import check_usable
 
-COMPUTE_ONLY = "expected precision='32-true' or 'bf16-mixed'"
+USABLE = "expected precision='32-true', 'bf16-mixed' or 'bf16-true'"
 
 
 def check(trainer: Any, strategy: Any) -> None:
@@ -24,13 +24,13 @@ def check(trainer: Any, strategy: Any) -> None:
         )
     check_usable([getattr(o, "optimizer", o) for o in trainer.optimizers])
     precision = str(strategy.precision_plugin.precision)
-    if precision in ("16-true", "bf16-true", "64-true") or "transformer-engine" in precision:
+    if precision in ("16-true", "64-true") or "transformer-engine" in precision:
         raise ModelError(
-            f"precision={precision!r} does not keep trainable weights in float32, in which updates are exact; "
-            f"{COMPUTE_ONLY}"
+            f"precision={precision!r} keeps trainable weights neither in float32, in which updates are exact, nor "
+            f"in bfloat16, beside which float32's low bits are kept; {USABLE}"
         )
     if precision == "16-mixed":
-        raise ModelError(f"precision='16-mixed' scales losses for backprop; {COMPUTE_ONLY}")
+        raise ModelError(f"precision='16-mixed' scales losses for backprop; {USABLE}")
     if trainer.gradient_clip_val and trainer.gradient_clip_algorithm == "value":
         raise ModelError(
             "strategy 'shared_seed' has no gradients to clip by value; expected gradient_clip_val=None; a byte "

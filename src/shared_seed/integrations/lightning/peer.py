@@ -92,6 +92,7 @@ class PeerStrategy(Ranks):
         self._groups: Groups | None = None
         self._resume: Snapshot | None = None
         self._last: Snapshot | None = None
+        self._low: dict[str, Tensor] = {}
         self._told: set[str] = set()
         self._show = show
         self._display = Display(False)
@@ -166,6 +167,7 @@ class PeerStrategy(Ranks):
                 raise
             self._inform(notices.WIDER.format(error=error))
             session.outgrow()
+            self._low = session.replica.weights.low()
             self._leave()
             self._begun()
 
@@ -195,6 +197,7 @@ class PeerStrategy(Ranks):
         assert self.session is not None
         if not self.session.settings.private:
             raise ModelError(notices.CHANGED)
+        self._low = self.session.replica.weights.low()
         self._leave()
 
     def _open(self) -> Session:
@@ -211,7 +214,9 @@ class PeerStrategy(Ranks):
             groups=self._groups,
             evaluated=self.lightning_module,
             resume=resume,
+            low=self._low,
         )
+        self._low = {}
         return open_together(model, self.settings, training, self.place, self._inform)
 
     def _rounds(self, resume: Snapshot | None) -> int:
@@ -275,7 +280,8 @@ class PeerStrategy(Ranks):
         if snapshot is not None and "optimizer_states" in checkpoint:
             logged, note = snapshot.pack()
             generators = self.gather(Generators().pack())
-            checkpoint[STATE] = {"log": _as_tensor(logged), "peer": _as_tensor(note), "generators": generators}
+            state = {"log": _as_tensor(logged), "peer": _as_tensor(note), "generators": generators}
+            checkpoint[STATE] = state | ({"low": dict(snapshot.low)} if snapshot.low else {})
         super().save_checkpoint(checkpoint, filepath, storage_options)  # type: ignore[misc]
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
@@ -285,7 +291,8 @@ class PeerStrategy(Ranks):
                 optimizer.load_state_dict({"state": {}, "param_groups": state["param_groups"]})
         if STATE in checkpoint:
             entry = checkpoint[STATE]
-            snapshot = Snapshot.unpack(_as_bytes(entry["log"]), _as_bytes(entry["peer"]), "the checkpoint")
+            packed = _as_bytes(entry["log"]), _as_bytes(entry["peer"])
+            snapshot = Snapshot.unpack(*packed, "the checkpoint", entry.get("low"))
             if len(entry["generators"]) == self.world_size:
                 Generators.unpack(entry["generators"][self.global_rank]).restore()
             if self.global_rank > 0:

@@ -7,10 +7,11 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from shared_seed import notices
@@ -173,8 +174,10 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
 
     # Inside
 
-    def _open(self, state: TrainerState, resumed_from: str | None, **kwargs: Any) -> Session:
-        """Open a session for what is left of the training."""
+    def _open(
+        self, state: TrainerState, resumed_from: str | None, low: Mapping[str, Tensor] | None = None, **kwargs: Any
+    ) -> Session:
+        """Open a session for what is left of the training, from a checkpoint or with an earlier run's low bits."""
         model, place = kwargs["model"], self._place
         direct = tuple(glob.escape(name) for name in read_directly(model))
         settings = dataclasses.replace(self.settings, dense=(*self.settings.dense, *direct))
@@ -191,6 +194,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
             recipe=self.recipe,
             groups=self._groups,
             resume=resume,
+            low=low or {},
         )
         self.session = open_together(model, settings, training, place, lambda sentence: self._say([sentence]))
         return self.session
@@ -199,7 +203,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         """End a run that nobody else knows of, and begin another from its weights."""
         session, takeover, _ = self._training()
         session.close()
-        takeover.session = self._open(state, None, **kwargs)
+        takeover.session = self._open(state, None, session.replica.weights.low(), **kwargs)
         takeover.session.begin()
 
     def _finish(self) -> None:

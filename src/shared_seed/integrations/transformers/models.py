@@ -72,13 +72,18 @@ def _convert(source: Path, target: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load(reference: str, lora: Lora | None = None, seed: int = 0) -> tuple[Any, Any]:
-    """A causal language model in float32 and its tokenizer.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""What recipes call them."""
+
+
+def load(reference: str, lora: Lora | None = None, seed: int = 0, weights: str = "fp32") -> tuple[Any, Any]:
+    """A causal language model and its tokenizer.
 
     Args:
         reference: Hub name, local folder or ``package:NAME``.
         lora: adapter to train instead; its first values depend on ``seed`` alone.
         seed: for the adapter.
+        weights: fp32 or bf16; an adapter is in float32 either way.
 
     Raises:
         ModelError: the model cannot be loaded, or has no layer that the adapter names.
@@ -87,7 +92,7 @@ def load(reference: str, lora: Lora | None = None, seed: int = 0) -> tuple[Any, 
     where = local_copy(reference)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(where)
-        model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=DTYPES[weights])
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"cannot load model {reference!r}; expected a Hub name or a folder: {reason}") from error
