@@ -12,10 +12,10 @@ import math
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
-from shared_seed import directions
 from shared_seed.directions import Family
-from shared_seed.noise import Sample
+from shared_seed.noise import Purpose, Sample, device
 from shared_seed.weights import Trainable, Weights
 
 
@@ -27,19 +27,24 @@ def projected(weights: Weights, decays: Mapping[str, float], sample: Sample) -> 
         decays: coefficients by parameter name; parameters that are not named do not decay.
         sample: names the direction.
     """
-    return sum(decays[t.name] * _along(t, sample) for t in weights if t.name in decays)
+    along = {t.name: _along(t, sample) for t in weights if t.name in decays}
+    if not along:
+        return 0.0
+    # Read all at once: each read makes the host wait for the device.
+    home = next(iter(along.values())).device
+    values: list[float] = torch.stack([value.to(home) for value in along.values()]).tolist()
+    return sum(decays[name] * value for name, value in zip(along, values, strict=True))
 
 
-def _along(tensor: Trainable, sample: Sample) -> float:
+def _along(tensor: Trainable, sample: Sample) -> Tensor:
     """``<theta, z>`` of one tensor."""
-    shape, threads = tuple(tensor.parameter.shape), torch.get_num_threads()
-    device = tensor.parameter.device
-    with torch.autocast(device.type, enabled=False):
+    values = tensor.values
+    with torch.autocast(values.device.type, enabled=False):
         if tensor.family is Family.RANK1:
-            u, v = (torch.from_numpy(f).to(device) for f in directions.rank1(sample, tensor.index, shape, threads))
-            return float(u @ (tensor.values @ v))
-        signs = torch.from_numpy(directions.dense(sample, tensor.index, shape, threads)).to(device)
-        return float((tensor.values * signs).sum())
+            u, v = device.rank1(sample, {tensor.index: values})[tensor.index]
+            return u @ (values @ v)
+        signs = device.signs(sample, tensor.index, Purpose.DENSE, values.numel(), values.device)
+        return (values * signs.view(values.shape)).sum()
 
 
 class Loudness:

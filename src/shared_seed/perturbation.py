@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from shared_seed import directions
 from shared_seed.directions import Family
 from shared_seed.errors import ModelError
 from shared_seed.interrupts import deferred
-from shared_seed.noise import Purpose, Sample, cpu
-from shared_seed.weights import Trainable, Weights, flat, is_transposed
+from shared_seed.noise import Purpose, Sample, device
+from shared_seed.weights import Trainable, Weights, is_transposed
 
 _LOOKS_ONLY = frozenset({"size", "dim", "numel", "stride", "is_floating_point", "is_complex"})
 
@@ -97,6 +96,8 @@ class Perturbation:
         """Draw the rank-1 factors and hang the hooks that apply them."""
         with deferred():
             self._fired = dict.fromkeys(range(len(self.weights)), 0)
+            matrices = {t.index: t.values for t in self.weights if t.family is Family.RANK1}
+            self._factors = device.rank1(self._sample, matrices)
             for tensor in self.weights:
                 if tensor.family is Family.DENSE:
                     # Autocast keeps casts of what requires grad: right for matrices, which are not written, but
@@ -104,7 +105,6 @@ class Perturbation:
                     self._ungraded.append(tensor.parameter)
                     tensor.parameter.requires_grad_(False)
                     continue
-                self._prepare(tensor)
                 for module in tensor.users:
                     hook = self._hook(tensor, module)
                     self._handles.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
@@ -139,22 +139,8 @@ class Perturbation:
             if step != 0:
                 for tensor in self.weights:
                     if tensor.family is Family.DENSE:
-                        self._shift(tensor, self._sample, step)
+                        device.shift(tensor.values, self._sample, tensor.index, Purpose.DENSE, step)
             self._written = self._sign = sign
-
-    @staticmethod
-    def _shift(tensor: Trainable, sample: Sample, step: float) -> None:
-        threads = torch.get_num_threads()
-        if tensor.parameter.device.type == "cpu":
-            cpu.shift(flat(tensor.values), sample, tensor.index, Purpose.DENSE, step, threads)
-            return
-        signs = directions.dense(sample, tensor.index, tuple(tensor.parameter.shape), threads)
-        tensor.values.add_(torch.from_numpy(signs).to(tensor.parameter.device), alpha=step)
-
-    def _prepare(self, tensor: Trainable) -> None:
-        u, v = directions.rank1(self._sample, tensor.index, tuple(tensor.parameter.shape), torch.get_num_threads())
-        device = tensor.parameter.device
-        self._factors[tensor.index] = (torch.from_numpy(u).to(device), torch.from_numpy(v).to(device))
 
     def _hook(self, tensor: Trainable, module: nn.Module) -> Callable[..., Tensor | None]:
         embeds, transposed, index = isinstance(module, nn.Embedding), is_transposed(module), tensor.index

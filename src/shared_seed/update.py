@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared_seed import codec, directions
+from shared_seed import codec
 from shared_seed.directions import Family
 from shared_seed.errors import GridError, HeadroomError
 from shared_seed.grid import LIMIT, units_table
 from shared_seed.messages import Message
-from shared_seed.noise import Sample, cpu
-from shared_seed.weights import Trainable, Weights, flat
+from shared_seed.noise import Purpose, Sample, cpu, device
+from shared_seed.transfer import uploaded
+from shared_seed.weights import Trainable, Weights
 
 MOST_AT_ONCE = 64
 """Samples that one pass takes; bounds the memory for their sign vectors."""
@@ -170,21 +171,13 @@ def _apply_group(weights: Weights, samples: Sequence[Sample], units: Units) -> N
 
 def _add_rank1(tensor: Trainable, samples: Sequence[Sample], units: Units) -> None:
     """``W += unit * sum_i units[i] * outer(u_i, v_i)`` as one matrix product."""
-    shape, threads = tuple(tensor.parameter.shape), torch.get_num_threads()
-    factors = [directions.rank1(sample, tensor.index, shape, threads) for sample in samples]
-    step = units.astype(np.float32) * np.float32(tensor.grid.unit)
-    u = torch.from_numpy(np.stack([f[0] for f in factors]) * step[:, None])
-    v = torch.from_numpy(np.stack([f[1] for f in factors]))
-    device = tensor.parameter.device
-    tensor.values.addmm_(u.to(device).T, v.to(device))
+    where, (rows, columns) = tensor.parameter.device, tensor.parameter.shape
+    step = uploaded(units.astype(np.float32) * np.float32(tensor.grid.unit), where)
+    u = device.factors(samples, tensor.index, Purpose.ROW, rows, where)
+    v = device.factors(samples, tensor.index, Purpose.COLUMN, columns, where)
+    tensor.values.addmm_(u.mul_(step[:, None]).T, v)
 
 
 def _add_dense(tensor: Trainable, samples: Sequence[Sample], units: Units) -> None:
     """``w += unit * sum_i units[i] * signs_i`` in one pass over the tensor."""
-    threads = torch.get_num_threads()
-    if tensor.parameter.device.type == "cpu":
-        cpu.accumulate(flat(tensor.values), samples, units, tensor.index, tensor.grid.unit, threads)
-        return
-    total = np.zeros(tensor.parameter.numel(), np.float32)
-    cpu.accumulate(total, samples, units, tensor.index, tensor.grid.unit, threads)
-    tensor.values.add_(torch.from_numpy(total).view(tensor.parameter.shape).to(tensor.parameter.device))
+    device.accumulate(tensor.values, samples, units, tensor.index, tensor.grid.unit)

@@ -71,11 +71,6 @@ def largest(values: Tensor) -> float:
     return max(-low, high)
 
 
-def flat(values: Tensor) -> NDArray[np.float32]:
-    """A CPU tensor's memory as a flat numpy array, shared."""
-    return values.view(-1).numpy()
-
-
 def as_bytes(values: Tensor) -> memoryview:
     """The raw bytes of a tensor of any dtype, in row-major order."""
     return values.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
