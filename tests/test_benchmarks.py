@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
 
@@ -19,7 +20,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_benchmark_has_a_test_here() -> None:
     names = {path.stem for path in BENCHMARKS.glob("*.py")}
-    assert names == {"decay_noise", "import_torch", "plugins", "probe_noise", "prompts"}
+    assert names == {"decay_noise", "gpu_bits", "import_torch", "plugins", "probe_noise", "prompts"}
     assert all(f"test_{name}" in dir(sys.modules[__name__]) for name in names)
 
 
@@ -76,6 +77,33 @@ def test_a_line_that_an_example_no_longer_has_is_named(tmp_path: Path, monkeypat
     monkeypatch.setitem(plugins.CHANGES, "lightning_digits", {"shared-seed": ("gone()", "")})
     with pytest.raises(ValueError, match=r"examples/lightning_digits.py has no line 'gone\(\)'"):
         plugins.run("lightning_digits", "shared-seed", [], tmp_path)
+
+
+def test_gpu_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("triton", reason="Triton is there on Linux only")
+    import gpu_bits
+
+    results = gpu_bits.measure(gpu_bits.Sizes(elements=2_500, vocabulary=19, width=24, samples=3))
+    assert len(results) == 16
+    assert all(results.values())
+    out = capsys.readouterr().out
+    assert ("no GPU here: Triton's interpreter" in out) != torch.cuda.is_available()
+    assert "PASS update\n" in out
+    assert "16 of 16 are the same" in out
+
+
+def test_gpu_bits_finds_wrong_bits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("triton", reason="Triton is there on Linux only")
+    import gpu_bits
+    from shared_seed.noise import gpu
+
+    shift = gpu.shift
+    monkeypatch.setattr(gpu, "shift", lambda values, s, t, p, amount: shift(values, s, t + 1, p, amount))
+    results = gpu_bits.measure(gpu_bits.Sizes(elements=300, vocabulary=5, width=8, samples=2))
+    wrong = {name.split(":")[0] for name, passed in results.items() if not passed}
+    assert wrong >= {"signs", "shift", "dense tensors at +1 epsilon", "dense tensors at -1 epsilon"}
+    assert results["accumulate"]
+    assert "FAIL shift" in capsys.readouterr().out
 
 
 REPORT = """<testsuites><testsuite>
