@@ -16,6 +16,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+if not torch.cuda.is_available():
+    # Before any import of Triton, which reads it once: kernels run on the CPU.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 settings.register_profile("shared-seed", deadline=None, derandomize=True, max_examples=30, print_blob=False)
 settings.load_profile("shared-seed")
 

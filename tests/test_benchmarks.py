@@ -26,6 +26,7 @@ def test_every_benchmark_has_a_test_here() -> None:
     names = {path.stem for path in BENCHMARKS.glob("*.py")}
     assert names == {
         "decay_noise",
+        "gpu_bits",
         "import_torch",
         "memory",
         "noise",
@@ -95,6 +96,33 @@ def test_a_line_that_an_example_no_longer_has_is_named(tmp_path: Path, monkeypat
     monkeypatch.setitem(plugins.CHANGES, "lightning_digits", {"shared-seed": ("gone()", "")})
     with pytest.raises(ValueError, match=r"examples/lightning_digits.py has no line 'gone\(\)'"):
         plugins.run("lightning_digits", "shared-seed", [], tmp_path)
+
+
+def test_gpu_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("triton", reason="Triton is there on Linux only")
+    import gpu_bits
+
+    results = gpu_bits.measure(gpu_bits.Sizes(elements=2_500, vocabulary=19, width=24, samples=3))
+    assert len(results) == 14
+    assert all(results.values())
+    out = capsys.readouterr().out
+    assert ("no GPU here: Triton's interpreter" in out) != torch.cuda.is_available()
+    assert "PASS update\n" in out
+    assert "14 of 14 are the same" in out
+
+
+def test_gpu_bits_finds_wrong_bits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("triton", reason="Triton is there on Linux only")
+    import gpu_bits
+    from shared_seed.noise import gpu
+
+    shift = gpu.shift
+    monkeypatch.setattr(gpu, "shift", lambda values, s, t, p, *rest: shift(values, s, t + 1, p, *rest))
+    results = gpu_bits.measure(gpu_bits.Sizes(elements=300, vocabulary=5, width=8, samples=2))
+    wrong = {name.split(":")[0] for name, passed in results.items() if not passed}
+    assert wrong >= {"signs", "shift", "dense tensors at +1 epsilon", "dense tensors at -1 epsilon"}
+    assert results["sum of signs"]
+    assert "FAIL shift" in capsys.readouterr().out
 
 
 REPORT = """<testsuites><testsuite>

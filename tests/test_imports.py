@@ -23,6 +23,9 @@ ONLY_IN = {
     "peft": ("shared_seed.integrations.transformers",),
     "datasets": ("shared_seed.data",),
     "huggingface_hub": ("shared_seed.card",),
+    "triton": ("shared_seed.noise.gpu",),
+    "numba": ("shared_seed.noise", "shared_seed.lookup"),
+    "llvmlite": ("shared_seed.lookup",),
 }
 """Outside package: the modules or packages of ours that may import it."""
 
@@ -52,7 +55,7 @@ PURE = [
     "shared_seed.swarm.wire",
     "shared_seed.swarm.protocol",
 ]
-NUMERIC = ["shared_seed.update", "shared_seed.weights"]
+NUMERIC = ["shared_seed.update", "shared_seed.weights", "shared_seed.noise.device", "shared_seed.noise.gpu"]
 
 
 def module_name(path: Path) -> str:
@@ -118,6 +121,11 @@ def test_a_package_is_imported_in_its_home_alone(package: str, homes: tuple[str,
     assert importers
 
 
+def test_nothing_but_the_dispatcher_reaches_the_gpu_kernels() -> None:
+    importers = {name for name in SOURCES if "shared_seed.noise.gpu" in set(imported(name))}
+    assert importers == {"shared_seed.noise.device"}
+
+
 @pytest.mark.parametrize("name", PURE)
 def test_what_peers_must_agree_on_reaches_no_torch_framework_socket_or_clock(name: str) -> None:
     assert reached(name) & ({"torch"} | FRAMEWORKS | SOCKETS_AND_CLOCKS) == set()
@@ -149,6 +157,12 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = loaded_by("import shared_seed")
     assert "shared_seed" in loaded
     assert loaded & {"torch", "transformers", "lightning", "zmq", "numba", "numpy", "pydantic", "msgspec"} == set()
+
+
+def test_triton_is_loaded_only_where_there_is_a_gpu_to_draw_on() -> None:
+    loaded = loaded_by("import shared_seed.session")
+    assert {"torch", "numba"} <= loaded
+    assert "triton" not in loaded
 
 
 def test_importing_the_pure_modules_loads_no_torch_zmq_or_framework() -> None:

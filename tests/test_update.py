@@ -14,12 +14,12 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 import models
 from shared_seed import codec, exact, lookup, update
 from shared_seed.directions import Family
-from shared_seed.errors import HeadroomError
+from shared_seed.errors import GridError, HeadroomError
 from shared_seed.grid import LIMIT, MOST_UNITS
 from shared_seed.messages import Message, MessageSet, as_float32
 from shared_seed.noise import Purpose, Sample, reference, stream_key
@@ -209,6 +209,35 @@ def test_reduced_precision_around_an_update_changes_nothing(precision: str) -> N
     finally:
         torch.set_float32_matmul_precision(before)
     assert models.bits(plain) == models.bits(reduced)
+
+
+def test_reduced_precision_of_one_backend_is_put_aside_and_back() -> None:
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        backends[0].fp32_precision, backends[1].fp32_precision = "tf32", "bf16"
+        exact.check_device(torch.device("cpu"))
+        with exact.exact_products():
+            assert [backend.fp32_precision for backend in backends] == ["ieee", "ieee"]
+        assert [backend.fp32_precision for backend in backends] == ["tf32", "bf16"]
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("kept", [8, 11, 16], ids=["bf16", "TF32", "two bf16"])
+def test_a_device_whose_products_keep_fewer_bits_of_a_factor_is_refused(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rounded(values: Tensor) -> Tensor:
+        mantissa, exponent = torch.frexp(values)
+        return torch.ldexp(torch.round(mantissa * 2**kept) / 2**kept, exponent)
+
+    plain = Tensor.addmm_
+    monkeypatch.setattr(Tensor, "addmm_", lambda total, u, v: plain(total, rounded(u), rounded(v)))
+    with pytest.raises(GridError, match="round small integers"):
+        exact.check_device(torch.device("cpu"))
 
 
 def test_processors_without_the_look_up_get_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ import math
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
-from shared_seed import directions
 from shared_seed.directions import Family
-from shared_seed.noise import Sample
+from shared_seed.noise import Purpose, Sample, device
 from shared_seed.weights import Trainable, Weights
 
 
@@ -27,19 +27,29 @@ def projected(weights: Weights, decays: Mapping[str, float], sample: Sample) -> 
         decays: coefficients by parameter name; parameters that are not named do not decay.
         sample: names the direction.
     """
-    return sum(decays[t.name] * _along(t, sample) for t in weights if t.name in decays)
+    along = {t.name: _along(t, sample) for t in weights if t.name in decays}
+    if not along:
+        return 0.0
+    # Read all at once: each read makes the host wait for the device.
+    home = next(iter(along.values())).device
+    values: list[float] = torch.stack([value.to(home) for value in along.values()]).tolist()
+    return sum(decays[name] * value for name, value in zip(along, values, strict=True))
 
 
-def _along(tensor: Trainable, sample: Sample) -> float:
-    """``<theta, z>`` of one tensor."""
-    shape, threads = tensor.storage.shape, torch.get_num_threads()
-    device = tensor.storage.device
-    with torch.autocast(device.type, enabled=False):
+def _along(tensor: Trainable, sample: Sample) -> Tensor:
+    """``<theta, z>`` of one tensor, on its device."""
+    storage = tensor.storage
+    total = torch.zeros((), dtype=torch.float32, device=storage.device)
+    with torch.autocast(storage.device.type, enabled=False):
         if tensor.family is Family.RANK1:
-            u, v = (torch.from_numpy(f).to(device) for f in directions.rank1(sample, tensor.index, shape, threads))
-            return float(sum(u[rows] @ (block @ v) for rows, block in tensor.storage.rows()))
-        signs = torch.from_numpy(directions.dense(sample, tensor.index, shape, threads)).to(device).view(-1)
-        return float(sum((piece * signs[i : i + len(piece)]).sum() for i, piece in tensor.storage.pieces()))
+            u, v = device.rank1(sample, {tensor.index: (storage.device, storage.shape)})[tensor.index]
+            for rows, block in storage.rows():
+                total += u[rows] @ (block @ v)
+            return total
+        signs = device.signs(sample, tensor.index, Purpose.DENSE, math.prod(storage.shape), storage.device)
+        for start, piece in storage.pieces():
+            total += piece @ signs[start : start + len(piece)]
+        return total
 
 
 class Loudness:

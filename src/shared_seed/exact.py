@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from shared_seed import lookup
 from shared_seed.directions import Family
 from shared_seed.errors import GridError
-from shared_seed.noise import BLOCK, Purpose, Sample, cpu
+from shared_seed.noise import BLOCK, Purpose, Sample, cpu, device
 from shared_seed.noise.philox import second_word, table
 from shared_seed.parallel import for_each
+from shared_seed.transfer import uploaded
 from shared_seed.weights import Trainable, Weights
 
 PIECE = 1 << 19
@@ -30,30 +32,58 @@ PIECE = 1 << 19
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Matrix products in true fp32: no autocast, no TF32, no bf16 inside."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        _true_fp32(),
+    ):
+        yield
+
+
+@contextmanager
+def _true_fp32() -> Iterator[None]:
+    backends: list[Any] = [getattr(kind, "matmul", None) for kind in (torch.backends.cuda, torch.backends.mkldnn)]
+    if not all(hasattr(backend, "fp32_precision") for backend in backends):  # torch before 2.9
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
             yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+        return
+    # One by one: the getter of them all raises once a user has set one of these.
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
-def check_device(device: torch.device) -> None:
-    """Prove that matrix products on a device sum 24-bit integers without rounding.
+def check_device(where: torch.device) -> None:
+    """Prove that matrix products on a device take factors of 18 bits, and sum up to 24 bits, without rounding.
 
     Raises:
         GridError: they do round.
     """
-    left = torch.full((4, 3), 1 << 22, dtype=torch.float32, device=device)
-    right = torch.tensor([[1.0], [1.0], [-1.0]], device=device).expand(3, 5).contiguous()
-    start = torch.ones(4, 5, device=device)
+    # As an update has them: units times signs, of sizes that tensor cores like. Powers of two would prove nothing,
+    # since TF32 keeps 11 bits of a factor and bf16 8.
+    samples, rows, columns = 64, 256, 128
+    generator = np.random.default_rng(0)
+    left, right = (1 - 2 * generator.integers(0, 2, (samples, n)) for n in (rows, columns))
+    left *= generator.integers(-(1 << 17), 1 << 17, (samples, 1)) | 1
+    start = generator.integers(-(1 << 22), 1 << 22, (rows, columns))
+    expected = (start + left.T @ right).astype(np.float32)
+    total, u, v = (torch.from_numpy(x.astype(np.float32)).to(where) for x in (start, left, right))
     with exact_products():
-        start.addmm_(left, right)
-    if not bool((start == float((1 << 22) + 1)).all()):
+        total.addmm_(u.T, v)
+    if not np.array_equal(total.cpu().numpy(), expected):
         raise GridError(
-            f"matrix products on {device} round small integers; expected exact fp32; turn off reduced-precision "
-            "matmul modes (TF32, oneDNN bf16) in your environment"
+            f"matrix products on {where} round small integers; expected exact fp32; turn off reduced-precision "
+            "matmul modes (TF32, oneDNN bf16) in your environment, such as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
         )
 
 
@@ -122,16 +152,13 @@ def _look_up(piece: _Piece, rows: NDArray[np.uint64]) -> None:
 
 
 def _multiply(piece: _Piece, samples: Sequence[Sample]) -> None:
-    """The sum as a product of matrices, or, for the dense family, drawn on the CPU and sent over."""
+    """The sum as a product of matrices, or, for the dense family, by its device's kernels."""
     index, first = piece.tensor.index, piece.first_block
     with piece.tensor.storage.part(piece.part) as values:
-        device = values.device
         if piece.tensor.family is Family.DENSE:
-            total = np.zeros(len(values), np.float32)
-            cpu.add_signs(total, first, second_word(index, Purpose.DENSE), table(samples), piece.amounts)
-            values.add_(torch.from_numpy(total).to(device))
+            device.add_signs(values, samples, piece.amounts, index, first)
             return
-        matrix = values.view(-1, piece.width)
-        u = cpu.sign_rows(samples, index, Purpose.ROW, len(matrix), first) * piece.amounts[:, None]
-        v = cpu.sign_rows(samples, index, Purpose.COLUMN, piece.width)
-        matrix.addmm_(torch.from_numpy(u).to(device).T, torch.from_numpy(v).to(device))
+        matrix, where = values.view(-1, piece.width), values.device
+        u = device.sign_rows(samples, index, Purpose.ROW, len(matrix), where, first)
+        v = device.sign_rows(samples, index, Purpose.COLUMN, piece.width, where)
+        matrix.addmm_(u.mul_(uploaded(piece.amounts, where)[:, None]).T, v)

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from shared_seed import directions
 from shared_seed.directions import Family
 from shared_seed.errors import ModelError
 from shared_seed.interrupts import deferred
-from shared_seed.noise import BLOCK, Purpose, Sample, cpu
+from shared_seed.noise import BLOCK, Purpose, Sample, device
 from shared_seed.weights import Trainable, Weights, is_transposed
 
 _LOOKS_ONLY = frozenset({"size", "dim", "numel", "stride", "is_floating_point", "is_complex"})
@@ -122,6 +121,11 @@ class Perturbation:
         """Draw the rank-1 factors and hang the hooks that apply them."""
         with deferred():
             self._fired = dict.fromkeys(range(len(self.weights)), 0)
+            matrices = {
+                t.index: (t.storage.device, t.storage.shape) for t in self.weights if t.family is Family.RANK1
+            }
+            drawn = device.rank1(self._sample, matrices)
+            self._factors = {index: _Factors(u, v) for index, (u, v) in drawn.items()}
             for tensor in self.weights:
                 if tensor.family is Family.DENSE:
                     # Autocast keeps casts of what requires grad: right for matrices, which are not written, but
@@ -131,7 +135,6 @@ class Perturbation:
                     self._ungraded.append(tensor.parameter)
                     tensor.parameter.requires_grad_(False)
                     continue
-                self._prepare(tensor)
                 for module in tensor.users:
                     hook = self._hook(tensor, module)
                     self._handles.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
@@ -168,22 +171,9 @@ class Perturbation:
             if step != 0:
                 for tensor in self.weights:
                     if tensor.family is Family.DENSE:
-                        self._shift(tensor, self._sample, step)
+                        for start, piece in tensor.storage.pieces():
+                            device.shift(piece, self._sample, tensor.index, Purpose.DENSE, step, start // BLOCK)
             self._written = self._sign = sign
-
-    @staticmethod
-    def _shift(tensor: Trainable, sample: Sample, step: float) -> None:
-        threads = torch.get_num_threads()
-        for start, piece in tensor.storage.pieces():
-            here = piece if piece.device.type == "cpu" else torch.zeros(piece.shape, dtype=torch.float32)
-            cpu.shift(here.numpy(), sample, tensor.index, Purpose.DENSE, step, threads, first=start // BLOCK)
-            if here is not piece:
-                piece.add_(here.to(piece.device))
-
-    def _prepare(self, tensor: Trainable) -> None:
-        u, v = directions.rank1(self._sample, tensor.index, tuple(tensor.parameter.shape), torch.get_num_threads())
-        device = tensor.storage.device
-        self._factors[tensor.index] = _Factors(torch.from_numpy(u).to(device), torch.from_numpy(v).to(device))
 
     def _hook(self, tensor: Trainable, module: nn.Module) -> Callable[..., Tensor | None]:
         embeds, transposed, index = isinstance(module, nn.Embedding), is_transposed(module), tensor.index
