@@ -1,27 +1,25 @@
 """How much memory does training take? Each way beside plain inference of the same fp32 model.
 
-    python benchmarks/memory.py                        # nine processes a model
+    python benchmarks/memory.py                        # ten processes a model
     python benchmarks/memory.py --device cuda --model opt-1.3b
 
 There was no GPU to run the last one on. Each way runs in a process of its own that states its own largest resident
 set (Linux's VmHWM; on a GPU, what torch has allocated there at most), so interpreter and libraries count. Loading
 may take more than anything after it, which would hide what training adds, so the peak after loading is stated too,
 and targets are about that. Ways in the Trainer are compared with the Trainer's own evaluation, the others with a
-plain loop over the same batches. What numba compiles should be in its cache already, as after any earlier use.
+plain loop over the same batches; inference with an idle adapter shows what PEFT itself takes. What numba compiles
+should be in its cache already, as after any earlier use.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import options
+from common import child, options
 from common.options import Options
 from common.resident import WAYS
 from common.target import Target
@@ -49,16 +47,7 @@ class Row:
 
 def run(way: str, folder: str, size: tuple[int, int], steps: int, device: str) -> tuple[float, float]:
     """MB at the peak, and at the peak after loading, of a process that uses a model one way."""
-    words = [way, folder, *map(str, size), str(steps), device]
-    done = subprocess.run(
-        [sys.executable, "-m", "common.resident", *words],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{way} failed:\n{done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = child.run("resident", way, folder, *size, steps, device)
     return found["peak"] / 1e6, found["after_loading"] / 1e6
 
 

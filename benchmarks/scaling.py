@@ -16,6 +16,7 @@ from pathlib import Path
 
 from common import figures, options, ours, plain, timing
 from common.figures import Curve
+from common.options import Options
 from common.workloads import Workload, batch, build
 from replay import Base
 from update import contest
@@ -44,22 +45,22 @@ QUICK = Extent(
 )
 
 
-def _step(
-    name: str, sizes: Sequence[tuple[int, int]], rounds: int, options_: options.Options
-) -> list[list[float]]:
+def _step(name: str, sizes: Sequence[tuple[int, int]], rounds: int, choice: Options) -> list[list[float]]:
     """Parameters, then seconds of the plain pair and of our step on each size of batch."""
-    model = build(name, options_.device)
+    model = build(name, choice.device)
     session = ours.open_session(model)
     out = []
     for size in sizes:
-        work = Workload(model, batch(model, *size), options_.precisions[0])
-        times = timing.contest({"plain": plain.pair(work), "ours": ours.step(work, session)}, rounds)
+        work = Workload(model, batch(model, *size), choice.precisions[0])
+        times = timing.contest(
+            {"plain": plain.pair(work), "ours": ours.step(work, session)}, rounds, device=choice.device
+        )
         out.append([session.replica.weights.count, times.median("plain"), times.median("ours")])
     session.close()
     return out
 
 
-def parameters(extent: Extent, choice: options.Options) -> Curve:
+def parameters(extent: Extent, choice: Options) -> Curve:
     """A step on models of several sizes."""
     found = [_step(name, [extent.batch], extent.rounds, choice)[0] for name in extent.models]
     x, pairs, steps = zip(*found, strict=True)
@@ -67,7 +68,7 @@ def parameters(extent: Extent, choice: options.Options) -> Curve:
     return Curve("parameters", title, "parameters", x, {"two plain forwards": pairs, "our step": steps})
 
 
-def tokens(extent: Extent, choice: options.Options) -> Curve:
+def tokens(extent: Extent, choice: Options) -> Curve:
     """A step on batches of several sizes."""
     found = _step(extent.model, extent.tokens, extent.rounds, choice)
     _, pairs, steps = zip(*found, strict=True)
@@ -76,7 +77,7 @@ def tokens(extent: Extent, choice: options.Options) -> Curve:
     return Curve("tokens", title, "tokens in the batch", x, {"two plain forwards": pairs, "our step": steps})
 
 
-def peers(extent: Extent, choice: options.Options) -> Curve:
+def peers(extent: Extent, choice: Options) -> Curve:
     """An update with the gradients of several numbers of peers."""
     _, times = contest(build(extent.model, choice.device), extent.peers, extent.rounds, choice.device)
     each = [times.median(f"ours {count}") for count in extent.peers]
@@ -87,7 +88,7 @@ def peers(extent: Extent, choice: options.Options) -> Curve:
     return Curve("peers", title, "gradients in the update", extent.peers, seconds)
 
 
-def gradients(extent: Extent, choice: options.Options) -> Curve:
+def gradients(extent: Extent, choice: Options) -> Curve:
     """A replay of logs of several lengths."""
     base = Base(extent.model, choice.device)
     base.seconds(1)
@@ -98,7 +99,7 @@ def gradients(extent: Extent, choice: options.Options) -> Curve:
     return Curve("gradients", title, "gradients in the log", extent.gradients, seconds)
 
 
-def measure(choice: options.Options, out: Path, extent: Extent | None = None) -> list[Curve]:
+def measure(choice: Options, out: Path, extent: Extent | None = None) -> list[Curve]:
     """Measure and draw all four; print each."""
     extent = extent or (QUICK if choice.quick else Extent())
     out.mkdir(parents=True, exist_ok=True)

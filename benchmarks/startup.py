@@ -11,10 +11,6 @@ folder for what numba compiles, as on a machine's very first use.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import options
+from common import child, options
 from common.options import Options
 from common.target import Target
 from common.workloads import saved
@@ -52,18 +48,8 @@ class Row:
 
 def run(way: str, folder: str, size: tuple[int, int], device: str, environment: Mapping[str, str]) -> Parts:
     """Seconds that each part of a process took, and ``total``."""
-    words = [way, folder, *map(str, size), device]
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "common.started", *words],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        env={**os.environ, **environment},
-    )
-    if done.returncode:
-        raise RuntimeError(f"{way} failed:\n{done.stderr}")
-    stamps = json.loads(done.stdout.splitlines()[-1])
+    stamps = child.run("started", way, folder, *size, device, environment=environment)
     parts, before = {}, began
     for part, stamp in stamps.items():
         parts[part], before = stamp - before, stamp

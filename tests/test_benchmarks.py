@@ -263,7 +263,7 @@ def test_memory(short: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert all(50 < row.after_loading <= row.peak for row in rows)
     assert rows[0].to_inference == 1
     assert [target.limit for target in memory.targets(rows)] == [1.05]
-    with pytest.raises(RuntimeError, match="ours failed"):
+    with pytest.raises(RuntimeError, match="resident ours failed"):
         memory.run("ours", "nowhere", (2, 8), 1, "cpu")
     capsys.readouterr()
     for way in resident.WAYS:

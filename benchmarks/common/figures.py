@@ -52,7 +52,7 @@ def bars(path: Path, targets: Sequence[Target]) -> None:
     colours = [COLOURS[0] if target.met else COLOURS[1] for target in targets]
     axes.barh([target.what for target in targets], used, color=colours)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set(xscale="log", xlabel="measured as a multiple of the target; left of the line is met")
+    axes.set(xscale="log", xlabel="of what is allowed (1 is the limit)")
     axes.invert_yaxis()
     axes.tick_params(labelsize=7)
     figure.savefig(path, dpi=110)

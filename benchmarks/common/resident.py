@@ -23,7 +23,8 @@ from common.workloads import Workload, adapt, batch, build
 Way = Callable[[Any, list[Tensor]], None]
 
 
-def _inference(model: Any, batches: list[Tensor]) -> None:
+def _inference(model: Any, batches: list[Tensor], lora: bool = False) -> None:
+    model = adapt(model) if lora else model
     for ids in batches:
         Workload(model, ids).value()
 
@@ -84,6 +85,7 @@ def _trainer(model: Any, batches: list[Tensor], ours: bool = False, lora: bool =
 
 WAYS: dict[str, Way] = {
     "inference": _inference,
+    "inference, LoRA": partial(_inference, lora=True),
     "ours": _ours,
     "ours, LoRA": partial(_ours, lora=True),
     "MeZO": _mezo,
