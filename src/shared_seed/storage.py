@@ -20,6 +20,9 @@ PIECE = 1 << 18
 DTYPES = (torch.float32, torch.bfloat16)
 """What trainable parameters may be."""
 
+LAUNCHES = 64
+"""How many times larger pieces are on an accelerator, where each costs the launch of some kernels."""
+
 HALF = 1 << 15
 """Half of the last bit that bfloat16 keeps, as an integer of fp32's bits."""
 
@@ -50,10 +53,15 @@ class Storage(ABC):
         """Where the values lie and are worked on."""
         return self._source.device
 
+    @property
+    def piece(self) -> int:
+        """How many elements are worked on at once."""
+        return PIECE if self.device.type == "cpu" else LAUNCHES * PIECE
+
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
         """The values as flat fp32 pieces, each with the number of its first element; changes to them are kept."""
-        for start in range(0, self._source.numel(), PIECE):
-            part = slice(start, start + PIECE)
+        for start in range(0, self._source.numel(), self.piece):
+            part = slice(start, start + self.piece)
             piece = self._load(part)
             yield start, piece
             self._store(part, piece)
@@ -71,8 +79,8 @@ class Storage(ABC):
 
     def read(self) -> Iterator[Tensor]:
         """The values as flat fp32 pieces, to look at."""
-        for start in range(0, self._source.numel(), PIECE):
-            yield self._load(slice(start, start + PIECE))
+        for start in range(0, self._source.numel(), self.piece):
+            yield self._load(slice(start, start + self.piece))
 
     def largest(self) -> float:
         """The largest magnitude, 0 for none, NaN where there is one."""
@@ -164,7 +172,7 @@ class Split(Storage):
         self.values.view(-1).view(torch.int16)[part].copy_(bits.add_(HALF).bitwise_right_shift_(16))
 
     def _rows_at_once(self) -> int:
-        return max(1, PIECE // max(1, self.shape[1]))
+        return max(1, self.piece // max(1, self.shape[1]))
 
 
 def of(source: Tensor, low: Tensor | None = None) -> Storage:

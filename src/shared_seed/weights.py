@@ -70,11 +70,6 @@ class Trainable:
         return self.bound
 
 
-def flat(values: Tensor) -> NDArray[np.float32]:
-    """A CPU tensor's memory as a flat numpy array, shared."""
-    return values.view(-1).numpy()
-
-
 def as_bytes(values: Tensor) -> memoryview:
     """The raw bytes of a tensor of any dtype, in row-major order."""
     return values.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
