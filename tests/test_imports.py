@@ -24,7 +24,7 @@ ONLY_IN = {
     "datasets": ("shared_seed.data",),
     "huggingface_hub": ("shared_seed.card",),
     "triton": ("shared_seed.noise.gpu",),
-    "numba": ("shared_seed.noise", "shared_seed.lookup"),
+    "numba": ("shared_seed.noise", "shared_seed.lookup", "shared_seed.storage"),
     "llvmlite": ("shared_seed.lookup",),
 }
 """Outside package: the modules or packages of ours that may import it."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import models
 from models import EPSILON, SAMPLE
-from shared_seed import decay, directions, exact
+from shared_seed import decay, directions, exact, storage
 from shared_seed.errors import HeadroomError, ManifestMismatchError
 from shared_seed.grid import Grid
 from shared_seed.noise import Sample
@@ -255,3 +255,19 @@ def test_decay_is_projected_alike() -> None:
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-4)
     assert directions.Family.DENSE in {t.family for t in Weights.of(half, EPSILON)}
+
+
+@given(
+    numbers=st.lists(st.floats(-(2.0**24), 2.0**24, width=32), max_size=70),
+)
+def test_the_kernels_halve_and_join_as_tensor_operations_do(numbers: list[float]) -> None:
+    source = torch.tensor(numbers, dtype=torch.float32)
+    high, low = (torch.empty(len(numbers), dtype=torch.int16) for _ in range(2))
+    storage.split(source.clone(), high, low)
+    kept = Split(torch.zeros(len(numbers), dtype=torch.bfloat16))
+    with kept.part(slice(0, len(numbers))) as piece:
+        piece.copy_(source)
+    assert torch.equal(kept.values.view(torch.int16), high)
+    assert torch.equal(kept.low, low)
+    assert torch.equal(kept.exact().view(torch.int32), source.view(torch.int32))
+    assert torch.equal(storage.join(high, low).view(torch.int32), source.view(torch.int32))

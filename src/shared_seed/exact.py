@@ -134,7 +134,8 @@ def _pieces(tensor: Trainable, amounts: NDArray[np.float32]) -> Iterator[_Piece]
     """A tensor, cut on block boundaries of its rows or elements."""
     shape = tensor.storage.shape
     width, count = (shape[1] if tensor.family is Family.RANK1 else 1), math.prod(shape)
-    length = width * BLOCK * max(1, PIECE // max(1, BLOCK * width))
+    at_once = PIECE if tensor.storage.device.type == "cpu" else tensor.storage.piece
+    length = width * BLOCK * max(1, at_once // max(1, BLOCK * width))
     for start in range(0, count, length):
         yield _Piece(tensor, slice(start, min(start + length, count)), width, amounts)
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +23,40 @@ PIECE = 1 << 18
 DTYPES = (torch.float32, torch.bfloat16)
 """What trainable parameters may be."""
 
+LAUNCHES = 64
+"""How many times larger pieces are on an accelerator, where each costs the launch of some kernels."""
+
 HALF = 1 << 15
 """Half of the last bit that bfloat16 keeps, as an integer of fp32's bits."""
+
+
+def join(high: Tensor, low: Tensor) -> Tensor:
+    """fp32 from int16 halves, on any device."""
+    return high.to(torch.int32).bitwise_left_shift_(16).add_(low).view(torch.float32)
+
+
+def split(piece: Tensor, high: Tensor, low: Tensor) -> None:
+    """Write the int16 halves of fp32 numbers, which are used up, on any device."""
+    bits = piece.view(torch.int32)
+    # Casting to int16 keeps the low 16 bits, which are bits - (high << 16) already.
+    low.copy_(bits)
+    high.copy_(bits.add_(HALF).bitwise_right_shift_(16))
+
+
+# The same on a CPU, without the GIL and in one pass, for the threads that share an update.
+
+
+@numba.njit(cache=True, nogil=True)
+def _join(high, low, bits):  # type: ignore[no-untyped-def]
+    for e in range(bits.size):
+        bits[e] = (np.int32(high[e]) << np.int32(16)) + np.int32(low[e])
+
+
+@numba.njit(cache=True, nogil=True)
+def _split(bits, high, low):  # type: ignore[no-untyped-def]
+    for e in range(bits.size):
+        low[e] = np.int16(bits[e] & 0xFFFF)
+        high[e] = np.int16((bits[e] + np.int32(HALF)) >> np.int32(16))
 
 
 class Storage(ABC):
@@ -51,6 +85,11 @@ class Storage(ABC):
         """Where the values lie and are worked on."""
         return self._source.device
 
+    @property
+    def piece(self) -> int:
+        """How many elements are worked on at once."""
+        return PIECE if self.device.type == "cpu" else LAUNCHES * PIECE
+
     @contextmanager
     def part(self, part: slice) -> Iterator[Tensor]:
         """Some of the flat values as fp32; changes to them are kept."""
@@ -60,8 +99,8 @@ class Storage(ABC):
 
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
         """The values as flat fp32 pieces, each with the number of its first element; changes to them are kept."""
-        for start in range(0, self._source.numel(), PIECE):
-            with self.part(slice(start, start + PIECE)) as piece:
+        for start in range(0, self._source.numel(), self.piece):
+            with self.part(slice(start, start + self.piece)) as piece:
                 yield start, piece
 
     def rows(self) -> Iterator[tuple[slice, Tensor]]:
@@ -75,8 +114,8 @@ class Storage(ABC):
 
     def read(self) -> Iterator[Tensor]:
         """The values as flat fp32 pieces, to look at."""
-        for start in range(0, self._source.numel(), PIECE):
-            yield self._load(slice(start, start + PIECE))
+        for start in range(0, self._source.numel(), self.piece):
+            yield self._load(slice(start, start + self.piece))
 
     def largest(self) -> float:
         """The largest magnitude, 0 for none, NaN where there is one."""
@@ -157,18 +196,26 @@ class Split(Storage):
         return self._low
 
     def _load(self, part: slice) -> Tensor:
-        high = self.values.view(-1).view(torch.int16)[part].to(torch.int32)
-        low = self._low.view(-1)[part].to(torch.int32)
-        return high.bitwise_left_shift_(16).add_(low).view(torch.float32)
+        high, low = self._parts(part)
+        if high.device.type != "cpu":
+            return join(high, low)
+        piece = torch.empty(len(high), dtype=torch.float32)
+        _join(high.numpy(), low.numpy(), piece.view(torch.int32).numpy())
+        return piece
 
     def _store(self, part: slice, piece: Tensor) -> None:
-        bits = piece.view(torch.int32)
-        # Casting to int16 keeps the low 16 bits, which are bits - (high << 16) already.
-        self._low.view(-1)[part].copy_(bits)
-        self.values.view(-1).view(torch.int16)[part].copy_(bits.add_(HALF).bitwise_right_shift_(16))
+        high, low = self._parts(part)
+        if high.device.type != "cpu":
+            split(piece, high, low)
+        else:
+            _split(piece.view(torch.int32).numpy(), high.numpy(), low.numpy())
+
+    def _parts(self, part: slice) -> tuple[Tensor, Tensor]:
+        """The int16 halves of some of the flat values, sharing memory."""
+        return self.values.view(-1).view(torch.int16)[part], self._low.view(-1)[part]
 
     def _rows_at_once(self) -> int:
-        return max(1, PIECE // max(1, self.shape[1]))
+        return max(1, self.piece // max(1, self.shape[1]))
 
 
 def of(source: Tensor, low: Tensor | None = None) -> Storage:
