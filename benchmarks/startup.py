@@ -3,10 +3,10 @@
     python benchmarks/startup.py                       # about a minute a model
     python benchmarks/startup.py --device cuda --model opt-1.3b
 
-There was no GPU to run the last one on. One process imports, loads the model and does one plain forward; the other
-imports, loads it the same way, opens a session and does one full step, which holds two forwards. The difference is
-what training adds, in the median of pairs of processes that run one after the other. Then once with an empty
-folder for what numba compiles, as on a machine's very first use.
+There was no GPU to run the last one on. One process imports, loads the model and does two plain forwards; the
+other imports, loads it the same way, opens a session and does one full step, which holds two forwards, too. The
+difference is what training adds, in the median of pairs of processes that run one after the other. Then once with
+an empty folder for what numba compiles, as on a machine's very first use.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape as glob_escape
 from typing import Any, cast
@@ -20,6 +20,7 @@ from shared_seed.errors import ManifestMismatchError, ModelError
 from shared_seed.grid import LIMIT, Grid
 from shared_seed.manifest import TensorSpec
 from shared_seed.offload import Home, homes
+from shared_seed.parallel import for_each
 from shared_seed.storage import Storage
 
 
@@ -59,7 +60,11 @@ class Trainable:
         """Snap the values to a grid, with room for a probe where it is made in place."""
         # In pieces: a large embedding's copies would be the training's peak of memory.
         for _, piece in self.storage.pieces():
-            piece.copy_(torch.from_numpy(grid.snap(piece.cpu().numpy())))
+            if piece.device.type == "cpu":
+                values = piece.numpy()
+                values[...] = grid.snap(values)
+            else:
+                piece.copy_(torch.from_numpy(grid.snap(piece.cpu().numpy())))
         self.grid = grid
         self.ceiling = LIMIT if self.family is Family.RANK1 else LIMIT - round(epsilon / grid.unit)
         self.measure()
@@ -249,13 +254,14 @@ class Weights:
             if choice.rates is not None and name not in choice.rates:
                 continue
             source = away[name].lasting(name) if name in away else parameters[name]
-            entry = weights._entry(name, parameters[name], source, users.get(identity, ()), epsilon, choice)
+            entry = weights._entry(name, parameters[name], source, users.get(identity, ()), choice)
             entry.names = (name, *others)
             weights.tensors.append(entry)
         if not weights.tensors:
             raise ModelError(
                 "no parameter of the model requires grad and is in the optimizer; expected at least one to train"
             )
+        weights._place(choice, epsilon)
         return weights
 
     def _entry(
@@ -264,10 +270,9 @@ class Weights:
         parameter: nn.Parameter,
         source: Tensor,
         users: tuple[nn.Module, ...],
-        epsilon: float,
         choice: Choice,
     ) -> Trainable:
-        """The entry of a parameter whose data is in ``source``, put on its grid."""
+        """The entry of a parameter whose data is in ``source``, not yet on its grid."""
         if source.is_meta:
             raise ModelError(
                 f"trainable parameter {name!r} is on the meta device, without values; expected a model that is "
@@ -278,12 +283,17 @@ class Weights:
             source.data = source.data.contiguous()
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in choice.dense):
             users = ()
-        grid = choice.grid(name, kept, epsilon)
         family = Family.RANK1 if users else Family.DENSE
         rate = 1.0 if choice.rates is None else choice.rates[name]
-        entry = Trainable(len(self.tensors), name, parameter, kept, family, grid, LIMIT, LIMIT, users, rate)
-        entry.place(grid, epsilon)
-        return entry
+        return Trainable(len(self.tensors), name, parameter, kept, family, Grid(0), LIMIT, LIMIT, users, rate)
+
+    def _place(self, choice: Choice, epsilon: float) -> None:
+        """Put every parameter on its grid."""
+        self._share(lambda tensor: tensor.place(choice.grid(tensor.name, tensor.storage, epsilon), epsilon))
+
+    def _share(self, work: Callable[[Trainable], None]) -> None:
+        """Do something with every tensor that only its own memory and numpy take part in, on all cores."""
+        for_each(work, self.tensors, torch.get_num_threads())
 
     def widen(self, epsilon: float) -> None:
         """Put every parameter on the grid that its size asks for now, wider where it has grown.
@@ -291,8 +301,7 @@ class Weights:
         Raises:
             GridError: one has grown so large that a step of epsilon is no longer on its grid.
         """
-        for tensor in self.tensors:
-            tensor.place(ALL.grid(tensor.name, tensor.storage, epsilon), epsilon)
+        self._place(ALL, epsilon)
 
     def __iter__(self) -> Iterator[Trainable]:
         return iter(self.tensors)
@@ -317,13 +326,15 @@ class Weights:
 
     def specs(self) -> tuple[TensorSpec, ...]:
         """What the manifest says of these parameters."""
+        digests: dict[int, str] = {}
+        self._share(lambda tensor: digests.update({tensor.index: _short_digest(tensor.storage)}))
         return tuple(
             TensorSpec(
                 name=t.name,
                 shape=tuple(t.parameter.shape),
                 family=t.family,
                 exponent=t.grid.exponent,
-                digest=_short_digest(t.storage),
+                digest=digests[t.index],
                 rate=t.rate,
             )
             for t in self.tensors
