@@ -100,12 +100,13 @@ class Probe:
                 if first is None:
                     return Measurement(math.nan, math.nan, math.nan)
                 self.coarse |= isinstance(first, Tensor) and first.dtype in (torch.bfloat16, torch.float16)
-                plus = _number(first)
+                # A copy: a model may hand out the same tensor again.
+                plus = first.detach().clone() if isinstance(first, Tensor) else first
                 generators.restore()
                 with torch.no_grad():
                     buffers.restore()
                 move(-1)
-                minus = _number(loss())
+                plus, minus = _numbers(plus, loss())
         except BaseException:
             # Ctrl-C may have struck while the weights were on their way back.
             self.perturbation.settle()
@@ -116,5 +117,9 @@ class Probe:
         return Measurement(plus, minus, (plus - minus) / (2 * self.perturbation.epsilon))
 
 
-def _number(value: Any) -> float:
-    return float(value.detach()) if isinstance(value, Tensor) else float(value)
+def _numbers(plus: Any, minus: Any) -> tuple[float, float]:
+    """Two losses as numbers, read together: each read makes the host wait for an accelerator."""
+    if isinstance(plus, Tensor) and isinstance(minus, Tensor) and plus.device == minus.device:
+        first, second = torch.stack([plus.reshape(()), minus.detach().reshape(())]).tolist()
+        return first, second
+    return float(plus), float(minus)
