@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -44,3 +46,19 @@ def test_an_error_stops_the_rest_and_is_raised(threads: int) -> None:
     assert len(done) < 100
     for_each(done.append, [7], threads)
     assert done[-1] == 7
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    script = """
+import os
+from shared_seed.parallel import for_each
+for_each(len, [""] * 9, 3)
+child = os.fork()
+done = []
+for_each(done.append, range(9), 3)
+if child:
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+os._exit(0 if sorted(done) == list(range(9)) else 1)
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", script], timeout=60).returncode == 0

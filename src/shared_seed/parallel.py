@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,7 +14,8 @@ Item = TypeVar("Item")
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process: those of one that it was forked from are not there."""
     return ThreadPoolExecutor(threads, thread_name_prefix="shared-seed")
 
 
@@ -49,7 +51,7 @@ def for_each(work: Callable[[Item], None], items: Iterable[Item], threads: int) 
             shared.drain()
             raise
 
-    helpers = [_pool(threads).submit(some) for _ in range(threads - 1)] if threads > 1 else []
+    helpers = [_pool(threads, os.getpid()).submit(some) for _ in range(threads - 1)] if threads > 1 else []
     try:
         some()
     finally:
