@@ -103,12 +103,12 @@ def test_gpu_bits(capsys: pytest.CaptureFixture[str]) -> None:
     import gpu_bits
 
     results = gpu_bits.measure(gpu_bits.Sizes(elements=2_500, vocabulary=19, width=24, samples=3))
-    assert len(results) == 14
+    assert len(results) == 13
     assert all(results.values())
     out = capsys.readouterr().out
     assert ("no GPU here: Triton's interpreter" in out) != torch.cuda.is_available()
     assert "PASS update\n" in out
-    assert "14 of 14 are the same" in out
+    assert "13 of 13 are the same" in out
 
 
 def test_gpu_bits_finds_wrong_bits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,13 +116,15 @@ def test_gpu_bits_finds_wrong_bits(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     import gpu_bits
     from shared_seed.noise import gpu
 
-    shift = gpu.shift
-    monkeypatch.setattr(gpu, "shift", lambda values, s, t, p, *rest: shift(values, s, t + 1, p, *rest))
+    add_signs = gpu.add_signs
+    monkeypatch.setattr(
+        gpu, "add_signs", lambda values, s, amounts, t, *rest: add_signs(values, s, amounts, t + 1)
+    )
     results = gpu_bits.measure(gpu_bits.Sizes(elements=300, vocabulary=5, width=8, samples=2))
     wrong = {name.split(":")[0] for name, passed in results.items() if not passed}
-    assert wrong >= {"signs", "shift", "dense tensors at +1 epsilon", "dense tensors at -1 epsilon"}
-    assert results["sum of signs"]
-    assert "FAIL shift" in capsys.readouterr().out
+    assert wrong >= {"sum of signs", "update", "dense tensors at +1 epsilon", "dense tensors at -1 epsilon"}
+    assert results["rows of signs"]
+    assert "FAIL sum of signs" in capsys.readouterr().out
 
 
 REPORT = """<testsuites><testsuite>

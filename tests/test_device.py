@@ -47,15 +47,6 @@ def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("_way")
-def test_shift() -> None:
-    expected = np.linspace(-1, 1, COUNT, dtype=np.float32)
-    values = torch.from_numpy(expected.copy())
-    cpu.shift(expected, SAMPLES[0], 3, Purpose.DENSE, -0.125, first=2)
-    device.shift(values, SAMPLES[0], 3, Purpose.DENSE, -0.125, 2)
-    assert values.numpy().tobytes() == expected.tobytes()
-
-
-@pytest.mark.usefixtures("_way")
 def test_signs() -> None:
     drawn = device.signs(SAMPLES[1], 4, Purpose.COLUMN, COUNT, CPU)
     assert drawn.numpy().tobytes() == cpu.signs(SAMPLES[1], 4, Purpose.COLUMN, COUNT).tobytes()

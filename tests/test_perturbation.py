@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import models
 from models import EPSILON, SAMPLE
+from shared_seed import perturbation as perturbation_module
 from shared_seed.directions import Family
 from shared_seed.errors import ModelError
 from shared_seed.grid import LIMIT
@@ -97,6 +98,22 @@ class Recurrent(nn.Module):
         return self.cell(values)[0]
 
 
+def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were so few that activations are always cheaper than weights."""
+    monkeypatch.setattr(perturbation_module, "READ", 0.0)
+    monkeypatch.setattr(perturbation_module, "WRITTEN", 0.0)
+
+
+def many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were so many that all matrices are written that can be."""
+    monkeypatch.setattr(perturbation_module, "READ", 1e9)
+
+
+@pytest.fixture(params=[few_tokens, many_tokens], ids=lambda way: way.__name__, autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    request.param(monkeypatch)
+
+
 @pytest.fixture(params=list(CASES))
 def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
     build, inputs = CASES[request.param]
@@ -144,7 +161,10 @@ def test_dense_directions_for_matrices_do_the_same_in_place(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["linear", "embedding", "llama", "gpt2", "adapter on opt"])
 @torch.no_grad()
-def test_matrices_are_never_written_and_dense_tensors_are(name: str) -> None:
+def test_with_few_tokens_matrices_are_not_written_and_dense_tensors_are(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_tokens(monkeypatch)
     build, inputs = CASES[name]
     model = build()
     outputs = evaluated(model, inputs)
@@ -166,6 +186,43 @@ def test_matrices_are_never_written_and_dense_tensors_are(name: str) -> None:
                 if t.family is Family.DENSE:
                     assert torch.equal((t.parameter - before[t.name][2]).abs(), torch.full_like(t.values, EPSILON))
     assert matrices
+
+
+@torch.no_grad()
+def test_with_many_tokens_all_matrices_but_the_first_are_in_place_and_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many_tokens(monkeypatch)
+    model, ids = models.llama(), models.tokens()
+    outputs = evaluated(model, ids)
+    weights = Weights.of(model, EPSILON)
+    start, before = copy.deepcopy(model), models.bits(model)
+    embedding = {t.name for t in weights if all(isinstance(m, nn.Embedding) for m in t.users) and t.users}
+    with Perturbation(weights, EPSILON).along(SAMPLE) as move:
+        for sign in (+1, -1):
+            move(sign)
+            outputs(model)
+            moved = dict(models.moved_copy(start, weights, SAMPLE, sign * EPSILON).named_parameters())
+            still = dict(start.named_parameters())
+            for t in weights:
+                assert torch.equal(t.parameter, (still if t.name in embedding else moved)[t.name]), t.name
+                assert not t.parameter.requires_grad or t.name in embedding
+        move(0)
+        assert models.bits(model) == before
+    assert models.bits(model) == before
+    assert all(t.parameter.requires_grad for t in weights)
+
+
+def test_the_choice_is_by_tokens_and_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perturbation_module, "READ", 0.6)
+    monkeypatch.setattr(perturbation_module, "WRITTEN", 0.3)
+    model = models.llama()
+    weights = {t.name: t for t in Weights.of(model, EPSILON) if t.family is Family.RANK1}
+    down = next(t for name, t in weights.items() if "down_proj" in name)
+    rows, columns = down.storage.shape
+    edge = rows * columns / (0.6 * columns + 0.3 * rows)
+    assert not perturbation_module._is_cheaper_written(down, int(edge))
+    assert perturbation_module._is_cheaper_written(down, int(edge) + 1)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ bits. Weights are taken in pieces, which threads share.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -115,15 +115,27 @@ def add(weights: Weights, samples: Sequence[Sample], units: NDArray[np.int32]) -
         samples: name the directions.
         units: int32 [samples, tensors].
     """
+    amounts = units.astype(np.float32) * np.array([t.grid.unit for t in weights], np.float32)
+    _add([(tensor, amounts[:, tensor.index].copy()) for tensor in weights], samples)
+
+
+def shift(tensors: Iterable[Trainable], sample: Sample, step: float) -> None:
+    """Add ``step * z`` to some tensors, in place; ``step`` is on every grid."""
+    amounts = np.array([step], np.float32)
+    _add([(tensor, amounts) for tensor in tensors], [sample])
+
+
+def _add(steps: Iterable[tuple[Trainable, NDArray[np.float32]]], samples: Sequence[Sample]) -> None:
+    """Move tensors, each by so much along every sample's direction."""
     rows = table(samples)
+    looked_up: list[_Piece] = []
+    multiplied: list[_Piece] = []
     with exact_products():
-        amounts = units.astype(np.float32) * np.array([t.grid.unit for t in weights], np.float32)
-        looked_up: list[_Piece] = []
-        multiplied: list[_Piece] = []
-        for tensor in weights:
-            on_cpu = tensor.storage.device.type == "cpu"
-            by_kernel = on_cpu and (tensor.family is Family.DENSE or lookup.available())
-            (looked_up if by_kernel else multiplied).extend(_pieces(tensor, amounts[:, tensor.index].copy()))
+        for tensor, amounts in steps:
+            by_kernel = device.is_numpys(tensor.storage.device) and (
+                tensor.family is Family.DENSE or lookup.available()
+            )
+            (looked_up if by_kernel else multiplied).extend(_pieces(tensor, amounts))
         looked_up.sort(key=lambda piece: piece.part.start - piece.part.stop)
         for_each(lambda piece: _look_up(piece, rows), looked_up, torch.get_num_threads())
         for piece in multiplied:

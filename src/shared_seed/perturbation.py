@@ -1,8 +1,9 @@
 """A model at ``theta + eps z`` and ``theta - eps z`` without copies of its weights.
 
-Rank-1 directions act on activations: with ``z = u v^T`` a Linear's output moves by ``s * (x @ v) * u``, and
-its weight is never written. Dense directions are added in place, on the grid, so taking them away again
-restores the same bits.
+Rank-1 directions act on activations: with ``z = u v^T`` a Linear's output moves by ``s * (x @ v) * u``, and its
+weight is not written. That costs by the token; where there are so many that three passes over the matrix cost
+less, the direction is added in place, as dense ones always are: on the grid, so that taking it away again restores
+the same bits.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from shared_seed import exact
 from shared_seed.directions import Family
 from shared_seed.errors import ModelError
 from shared_seed.interrupts import deferred
-from shared_seed.noise import BLOCK, Purpose, Sample, device
+from shared_seed.noise import Sample, device
 from shared_seed.weights import Trainable, Weights, is_transposed
 
 _LOOKS_ONLY = frozenset({"size", "dim", "numel", "stride", "is_floating_point", "is_complex"})
@@ -76,6 +78,31 @@ def _add_outer(out: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor
     return out.addcmul_(left.unsqueeze(-1), right, value=scale)
 
 
+def _projected(given: Tensor, into: Tensor) -> Tensor:
+    """``given @ into``; [..., n] and [n] give [...]."""
+    # Autocast would cast all that is given once more, for one column.
+    with torch.autocast(given.device.type, enabled=False):
+        # A column at the right, not a vector: bf16's product of matrix and vector is slow on CPUs.
+        return (given.reshape(-1, given.shape[-1]) @ into.unsqueeze(-1)).view(given.shape[:-1])
+
+
+READ, WRITTEN = 0.6, 0.27
+"""What hooks cost at both sides for each element of a Linear's input and output, in terms of what writing a weight
+costs at three moves. Measured on two Zen 4 cores (docs/experiments.md); they decide about speed alone.
+"""
+
+
+def _is_cheaper_written(tensor: Trainable, tokens: int) -> bool:
+    """Whether a matrix's direction costs less in its weights than in the activations of so many tokens."""
+    whole = tensor.storage.low is None and not tensor.offloaded
+    if not whole or all(isinstance(module, nn.Embedding) for module in tensor.users):
+        return False
+    rows, columns = tensor.storage.shape
+    if any(is_transposed(module) for module in tensor.users):
+        rows, columns = columns, rows
+    return tokens * (READ * columns + WRITTEN * rows) > rows * columns
+
+
 class Perturbation:
     """Moves a model along one direction at a time.
 
@@ -90,6 +117,8 @@ class Perturbation:
         self._sample = Sample(0, 0, 0)
         self._factors: dict[int, _Factors] = {}
         self._fired: dict[int, int] = {}
+        self._in_place: dict[int, Trainable] = {}
+        self._decided = False
         self._handles: list[RemovableHandle] = []
         self._ungraded: list[nn.Parameter] = []
         self._checked = False
@@ -116,6 +145,7 @@ class Perturbation:
             while self._ungraded:
                 self._ungraded.pop().requires_grad_(True)
             self._factors.clear()
+            self._in_place.clear()
 
     def _attach(self) -> None:
         """Draw the rank-1 factors and hang the hooks that apply them."""
@@ -126,18 +156,38 @@ class Perturbation:
             }
             drawn = device.rank1(self._sample, matrices)
             self._factors = {index: _Factors(u, v) for index, (u, v) in drawn.items()}
+            self._decided = False
             for tensor in self.weights:
                 if tensor.family is Family.DENSE:
-                    # Autocast keeps casts of what requires grad: right for matrices, which are not written, but
-                    # a dense tensor would be read at the wrong side. An offloaded one is another at each forward.
-                    if tensor.offloaded:
-                        continue
-                    self._ungraded.append(tensor.parameter)
-                    tensor.parameter.requires_grad_(False)
-                    continue
+                    self._write_at_moves(tensor)
                 for module in tensor.users:
                     hook = self._hook(tensor, module)
                     self._handles.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
+
+    def _write_at_moves(self, tensor: Trainable) -> None:
+        """From now on, every move writes this tensor."""
+        self._in_place[tensor.index] = tensor
+        # Autocast keeps casts of what requires grad: right for matrices that are not written, but this one would
+        # be read at the wrong side. An offloaded one is another at each forward.
+        if not tensor.offloaded:
+            self._ungraded.append(tensor.parameter)
+            tensor.parameter.requires_grad_(False)
+
+    def _decide(self, tokens: int) -> None:
+        """Write the matrices for which so many tokens make that cheaper.
+
+        It depends on the batch alone, so that a run that resumes measures what it would have without a break.
+        """
+        self._decided = True
+        chosen = [t for t in self.weights if t.index not in self._in_place and _is_cheaper_written(t, tokens)]
+        if not chosen:
+            return
+        # What we do to parameters here is no use by the model.
+        with deferred(), torch.no_grad(), torch._C.DisableTorchFunction():
+            exact.shift(chosen, self._sample, self._sign * self.epsilon)
+            for tensor in chosen:
+                self._write_at_moves(tensor)
+            torch.clear_autocast_cache()
 
     @contextmanager
     def checked(self) -> Iterator[None]:
@@ -165,14 +215,11 @@ class Perturbation:
         self._checked = True
 
     def _move(self, sign: int) -> None:
-        """Write the dense tensors of the given sign; one that is interrupted is finished first."""
+        """Write the tensors in place at the given sign; a move that is interrupted is finished first."""
         with deferred(), torch.no_grad():
             step = (sign - self._written) * self.epsilon
             if step != 0:
-                for tensor in self.weights:
-                    if tensor.family is Family.DENSE:
-                        for start, piece in tensor.storage.pieces():
-                            device.shift(piece, self._sample, tensor.index, Purpose.DENSE, step, start // BLOCK)
+                exact.shift(self._in_place.values(), self._sample, step)
             self._written = self._sign = sign
 
     def _hook(self, tensor: Trainable, module: nn.Module) -> Callable[..., Tensor | None]:
@@ -180,20 +227,20 @@ class Perturbation:
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Tensor | None:
             self._fired[index] += 1
-            if self._sign == 0:
+            if self._sign == 0 or index in self._in_place:
                 return None
             # Where a device_map lays modules on several devices, what goes in may still be on another one.
             given = (args[0] if args else next(iter(kwargs.values()))).to(out.device)
-            scale = self._sign * self.epsilon
+            scale, factors = self._sign * self.epsilon, self._factors[index]
             if embeds:
-                rows, columns = self._factors[index].of(out.dtype, out.device)
-                return _add_outer(out, rows[given], columns, scale)
-            rows, columns = self._factors[index].of(given.dtype, out.device)
-            into, across = (rows, columns) if transposed else (columns, rows)
-            # Autocast would cast all that is given once more, for one column.
-            with torch.autocast(given.device.type, enabled=False):
-                # A column at the right, not a vector: bf16's product of matrix and vector is slow on CPUs.
-                projected = (given.reshape(-1, given.shape[-1]) @ into.unsqueeze(-1)).view(given.shape[:-1])
-            return _add_outer(out, projected.to(out.dtype), across.to(out.dtype), scale)
+                rows, columns = factors.of(out.dtype, out.device)
+                moved = _add_outer(out, rows[given], columns, scale)
+            else:
+                rows, columns = factors.of(given.dtype, out.device)
+                into, across = (rows, columns) if transposed else (columns, rows)
+                moved = _add_outer(out, _projected(given, into).to(out.dtype), across.to(out.dtype), scale)
+            if not self._decided:
+                self._decide(out.numel() // max(1, out.shape[-1]))
+            return moved
 
         return hook

@@ -29,8 +29,8 @@ class Trainable:
     """One trainable parameter.
 
     ``storage`` has its exact values; ``names`` are all that the model knows it by, ``name`` the first. ``bound``
-    is a number of grid units that no element exceeds in magnitude, and stays below ``ceiling``, which leaves a
-    dense tensor room for a probe; ``users`` are the modules that apply the parameter as a matrix, empty for the
+    is a number of grid units that no element exceeds in magnitude, and stays below ``ceiling``, which leaves
+    room for a probe; ``users`` are the modules that apply the parameter as a matrix, empty for the
     dense family; ``rate`` is its learning rate as a multiple of what messages carry.
     """
 
@@ -57,7 +57,7 @@ class Trainable:
         return self.parameter.is_meta
 
     def place(self, grid: Grid, epsilon: float) -> None:
-        """Snap the values to a grid, with room for a probe where it is made in place."""
+        """Snap the values to a grid, with room for a probe."""
         # In pieces: a large embedding's copies would be the training's peak of memory.
         for _, piece in self.storage.pieces():
             if piece.device.type == "cpu":
@@ -66,7 +66,7 @@ class Trainable:
             else:
                 piece.copy_(torch.from_numpy(grid.snap(piece.cpu().numpy())))
         self.grid = grid
-        self.ceiling = LIMIT if self.family is Family.RANK1 else LIMIT - round(epsilon / grid.unit)
+        self.ceiling = LIMIT - round(epsilon / grid.unit)
         self.measure()
 
     def measure(self) -> int:

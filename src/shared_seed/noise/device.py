@@ -21,18 +21,6 @@ from shared_seed.noise.philox import second_word, table
 from shared_seed.transfer import uploaded
 
 
-def shift(
-    values: Tensor, sample: Sample, tensor: int, purpose: Purpose, amount: float, first_block: int = 0
-) -> None:
-    """Add ``amount * sign`` to every element of a flat float32 tensor, in place; it begins at ``first_block``."""
-    if gpu := _kernels(values.device):
-        gpu.shift(values, sample, tensor, purpose, amount, first_block)
-        return
-    here = _on_host(values)
-    cpu.shift(here.numpy(), sample, tensor, purpose, amount, torch.get_num_threads(), first_block)
-    _send_back(here, values)
-
-
 def signs(sample: Sample, tensor: int, purpose: Purpose, count: int, device: torch.device) -> Tensor:
     """float32 [count] of -1 and +1, on a device."""
     if gpu := _kernels(device):
@@ -90,6 +78,11 @@ def rank1(sample: Sample, matrices: Mapping[int, Place]) -> dict[int, tuple[Tens
         drawn = gpu.vectors(sample, wanted, device) if gpu else [signs(sample, *one, device) for one in wanted]
         out |= dict(zip(here, zip(drawn[::2], drawn[1::2], strict=True), strict=True))
     return out
+
+
+def is_numpys(device: torch.device) -> bool:
+    """Whether noise is added to a device's tensors by numba's kernels, where they lie."""
+    return _is_host(device) and _kernels(device) is None
 
 
 def _is_host(device: torch.device) -> bool:
