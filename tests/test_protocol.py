@@ -666,8 +666,7 @@ def test_the_swarm_s_round_is_that_of_the_furthest_live_peer() -> None:
 
 def test_ready_counts_those_that_could_begin_and_us() -> None:
     peer = protocol("a")
-    states = [State.LOADING, State.READY, State.TRAINING, State.FINISHED, State.LEAVING]
-    for n, state in enumerate(states):
+    for n, state in enumerate(State):
         peer.hear(beat(f"b{n}", 1, state), 0.0, forward=False)
     assert peer.ready(1.0) == 3
     peer.enter(State.READY, 0, 1.0)
@@ -693,6 +692,39 @@ def test_others_have_all_compares_what_they_state_with_ours() -> None:
     assert not peer.others_have_all(1.0)
     peer.hear(beat("b", 2, has={"a": 2}), 0.0, forward=False)
     assert peer.others_have_all(1.0)
+
+
+def test_others_have_all_looks_again_once_our_set_has_grown() -> None:
+    peer = protocol("a", messages("a", 2))
+    peer.hear(beat("b", 1, has={"a": 2}), 0.0, forward=False)
+    assert peer.others_have_all(1.0)
+    peer.publish(message("a", 2), 1.0)
+    assert not peer.others_have_all(1.0)
+    peer.hear(beat("b", 2, has={"a": 3}), 1.0, forward=False)
+    assert peer.others_have_all(1.0)
+
+
+def test_a_version_vector_is_gone_through_once_and_not_at_every_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With a thousand peers, a thousand vectors of a thousand entries at every tick would take a second each time.
+    names = [f"p{n}" for n in range(20)]
+    peer, has = protocol("a", [m for name in names for m in messages(name, 2)]), dict.fromkeys(names, 2)
+    for name in names:
+        greeted(peer, ("accepted", name.encode()), name)
+        peer.hear(beat(name, 1, has=has), 0.0, forward=False)
+    looked: list[int] = []
+    lacks = MessageSet.lacks
+    monkeypatch.setattr(MessageSet, "lacks", lambda self, v: looked.append(len(v)) or lacks(self, v))
+    for tick in range(10):
+        assert requests(peer.tick(tick / 10)) == []
+        assert peer.has_all(tick / 10)
+    assert sum(looked) == len(names) ** 2
+    looked.clear()
+    peer.hear(beat("p3", 2, has={**has, "p4": 3}), 1.0, forward=False)
+    assert not peer.has_all(1.0)
+    assert [request.start for _, request in requests(peer.tick(1.0))] == [2]
+    peer.hear(message("p4", 2).encode(), 1.0, forward=False)
+    assert peer.has_all(1.0)
+    assert sum(looked) <= len(names) + 3
 
 
 @dataclass

@@ -84,6 +84,10 @@ class PeerView:
     version: dict[Stream, int] = field(default_factory=dict)
     digest: bytes = b""
     late: bool = False
+    ahead: dict[Stream, int] = field(default_factory=dict)
+    """The part of ``version`` that we lacked when we last looked; sets only grow, so no other can be lacking."""
+    compared: int = -1
+    """The size that our set had when the peer was last seen to have all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,14 +254,12 @@ class Protocol:
 
     def has_all(self, now: float) -> bool:
         """Whether we have every message that any live peer says it has."""
-        return not any(self.messages.lacks(peer.version) for peer in self.live(now))
+        return not any(self._lacking(peer) for peer in self.live(now))
 
     def others_have_all(self, now: float) -> bool:
         """Whether every live peer says that it has every message of ours."""
         ours = self.messages.version()
-        return all(
-            peer.version.get(stream, 0) >= count for peer in self.live(now) for stream, count in ours.items()
-        )
+        return all(self._is_level(peer, ours) for peer in self.live(now))
 
     def digests(self) -> dict[str, str]:
         """The digests, in hex, that peers with the same messages as we have state.
@@ -278,6 +280,21 @@ class Protocol:
         return bool(self._dialled) and not left and not self.live(now)
 
     # Inside
+
+    def _lacking(self, peer: PeerView) -> dict[Stream, tuple[int, int]]:
+        """What a peer has more of than we; goes through its whole version vector once a heartbeat."""
+        spans = self.messages.lacks(peer.ahead)
+        if len(spans) < len(peer.ahead):
+            peer.ahead = {stream: stop for stream, (_, stop) in spans.items()}
+        return spans
+
+    def _is_level(self, peer: PeerView, ours: dict[Stream, int]) -> bool:
+        """Whether a peer says that it has all of ours; looks again only once our set has grown."""
+        if peer.compared != len(self.messages):
+            if peer.version != ours and any(peer.version.get(s, 0) < count for s, count in ours.items()):
+                return False
+            peer.compared = len(self.messages)
+        return True
 
     def _check(self, message: Message) -> None:
         """Hold a message against the manifest's limits."""
@@ -327,7 +344,7 @@ class Protocol:
             return False
         peer.name, peer.heard, peer.beat = beat.name, now, beat.beat
         peer.state, peer.digest = beat.state, beat.digest
-        peer.version = wire.unpack_version(beat.version)
+        peer.version = peer.ahead = wire.unpack_version(beat.version)
         self._advance(peer, beat.round)
         return True
 
@@ -388,7 +405,7 @@ class Protocol:
         for link, stream in self._links.items():
             peer = self.peers.get(stream)
             if peer is not None and now - peer.heard < self.timing.timeout:
-                for lacking, span in self.messages.lacks(peer.version).items():
+                for lacking, span in self._lacking(peer).items():
                     able.setdefault(lacking, []).append((link, span))
         out: list[Output] = []
         for lacking, choices in able.items():
