@@ -727,6 +727,20 @@ def test_a_version_vector_is_gone_through_once_and_not_at_every_tick(monkeypatch
     assert sum(looked) <= len(names) + 3
 
 
+def test_who_hears_nobody_any_more_is_cut_off_unless_the_last_one_heard_took_leave() -> None:
+    peer = protocol("a")
+    assert not peer.cut_off(0.0)
+    peer.dialled(("dialled", "b"))
+    assert peer.cut_off(0.0)
+    # That one peer left long ago says nothing about the others, who may be waiting for us on the other side.
+    peer.hear(beat("c", 1, State.LEAVING), 0.0, forward=False)
+    peer.hear(beat("b", 1, State.TRAINING), 1.0, forward=False)
+    assert not peer.cut_off(1.0)
+    assert peer.cut_off(1.0 + TIMING.timeout)
+    peer.hear(beat("b", 2, State.LEAVING), 2.0, forward=False)
+    assert not peer.cut_off(2.0 + TIMING.timeout)
+
+
 @dataclass
 class Trainers:
     """Training peers in lockstep, as a session drives them: publish, wait until a deadline, go on."""

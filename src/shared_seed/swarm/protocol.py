@@ -275,8 +275,9 @@ class Protocol:
         }
 
     def cut_off(self, now: float) -> bool:
-        """Whether we dialled somebody, hear nobody, and nobody has taken leave."""
-        left = any(peer.state is State.LEAVING for peer in self.peers.values())
+        """Whether we dialled somebody, hear nobody, and whom we heard last has not taken leave."""
+        last = max(self.peers.values(), key=lambda peer: peer.heard, default=None)
+        left = last is not None and last.state is State.LEAVING
         return bool(self._dialled) and not left and not self.live(now)
 
     # Inside
