@@ -614,6 +614,7 @@ def test_we_wait_for_those_whose_message_is_still_to_come() -> None:
         (State.TRAINING, True),
         (State.FINISHED, False),
         (State.LEAVING, False),
+        (State.RELAYING, False),
     ],
 )
 def test_we_wait_only_for_those_that_take_part(state: State, waited: bool) -> None:
@@ -739,6 +740,15 @@ def test_who_hears_nobody_any_more_is_cut_off_unless_the_last_one_heard_took_lea
     assert peer.cut_off(1.0 + TIMING.timeout)
     peer.hear(beat("b", 2, State.LEAVING), 2.0, forward=False)
     assert not peer.cut_off(2.0 + TIMING.timeout)
+
+
+def test_a_relay_is_no_one_s_peer_but_must_have_all_before_the_end() -> None:
+    peer = protocol("a", messages("a", 1))
+    peer.hear(beat("relay", 1, State.RELAYING, has={}), 0.0, forward=False)
+    assert names(peer.live(0.0)) == ["relay"]
+    assert not peer.others_have_all(0.0)
+    peer.hear(beat("relay", 2, State.RELAYING, has={"a": 1}), 0.0, forward=False)
+    assert peer.others_have_all(0.0)
 
 
 @dataclass

@@ -274,7 +274,7 @@ class Session:
         def agreed(protocol: Protocol, now: float) -> bool:
             if protocol.untaken > 0:
                 return True
-            stated = all(p.digest for p in protocol.live(now))
+            stated = all(p.digest or p.state is State.RELAYING for p in protocol.live(now))
             return stated and protocol.has_all(now) and protocol.others_have_all(now)
 
         swarm.wait(quiet, self.settings.patience)

@@ -9,6 +9,8 @@ States of a peer, as it states them in its heartbeats::
     LOADING -> READY -> TRAINING -> FINISHED -> LEAVING
        \________________________________________^
 
+A relay, which holds the set but no model, is RELAYING all the time and takes no part in rounds.
+
 In lockstep a peer waits, at the end of its round r, for every peer that is READY or TRAINING, whose next
 round is at most r, that was heard of within ``timeout``, and that is not late. A peer that lets a deadline
 pass is late until it is heard of in the current round again, so a dead one costs one deadline.
