@@ -368,6 +368,18 @@ def test_who_has_the_right_digest_is_welcome_and_hears_at_once_what_we_have() ->
     assert heartbeat.version == {stream("a").to_bytes(): 2}
 
 
+def test_a_greeting_that_is_repeated_is_not_compared_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Everybody greets again whenever somebody is new: a thousand peers do so tens of thousands of times.
+    peer, names = protocol("a"), [f"p{n}" for n in range(50)]
+    for name in names:
+        greeted(peer, ("accepted", name.encode()), name)
+    compared: list[object] = []
+    equal = Stream.__eq__
+    monkeypatch.setattr(Stream, "__eq__", lambda self, other: compared.append(other) or equal(self, other))
+    greeted(peer, ("accepted", b"p7"), "p7")
+    assert len(compared) < 5
+
+
 @pytest.mark.parametrize("digest", [bytes(32), TERMS.digest[:31], b"x"])
 def test_who_has_another_digest_is_refused(digest: bytes) -> None:
     hello = wire.encode(Hello(stream("b").to_bytes(), "b", digest))

@@ -372,8 +372,8 @@ class Protocol:
             return [Send(link, wire.encode(wire.Refusal(reason)))]
         manifest = b"" if hello.manifest_digest else self.terms.packed
         known = link in self._links
-        if hello.manifest_digest:
-            stream = Stream.from_bytes(hello.stream)
+        stream = Stream.from_bytes(hello.stream)
+        if hello.manifest_digest and self._links.get(link) != stream:
             # A peer that connected again has left its old link.
             gone = [old for old, peer in self._links.items() if peer == stream and old[0] == "accepted"]
             for old in gone:
