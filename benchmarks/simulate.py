@@ -6,11 +6,11 @@
 
 The protocols are those that real peers run; sockets, processes and the clock are simulated
 (``benchmarks/simulation``). *Calm*: nothing is lost, nobody comes or goes. *Rough*: 2 % of the published copies
-get lost, a third of the peers come late, leave, die or die and come back, and the upper half is cut off for 12
-seconds. *Free*: the same, and nobody waits for anybody. *Narrow*: calm, no node sends more than 100 Mbit/s, and
-after two minutes the run is given up. Afterwards all survivors must hold equal sets, with every message of their
-own and none that nobody published; the program fails if they do not, unless they had too narrow a line. The same
-seed prints the same digest, of everything that was sent and of the ends.
+get lost, a third of the peers come late, leave, die or die and come back, a relay dies and comes back empty, and
+the upper half is cut off for 12 seconds. *Free*: the same, and nobody waits for anybody. *Narrow*: calm, no node
+sends more than 100 Mbit/s, and after two minutes the run is given up. Afterwards all survivors must hold equal
+sets, with every message of their own and none that nobody published; the program fails if they do not, unless
+they had too narrow a line. The same seed prints the same digest, of everything that was sent and of the ends.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def result(setting: str, world: World) -> Result:
     others = [process for process in world.processes if process.address < peers]
     sent_frames, sent_bytes = _mean((process.sent for process in others), peers)
     received_frames, received_bytes = _mean((process.received for process in others), peers)
-    _, relay_bytes = _mean((process.sent for process in relays), len(relays))
+    _, relay_bytes = _mean((process.sent for process in relays), world.topology.nodes - peers)
     busiest, rate = _busiest(world.processes, seconds)
     wrong = broken(world)
     since = world.equal_since
@@ -78,7 +78,7 @@ def result(setting: str, world: World) -> Result:
         setting,
         world.scenario.shape,
         peers,
-        len(relays),
+        world.topology.nodes - peers,
         seconds,
         sum(map(len, world.published.values())),
         len(world.published),

@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from shared_seed.messages import Message, MessageSet, Stream
 from shared_seed.swarm.protocol import Output, Protocol, Publish
@@ -19,6 +20,9 @@ from simulation.topology import TOPOLOGIES, Topology
 
 TICK = 100
 """Milliseconds between two looks of a process at the clock; the real thread sleeps 50 at most."""
+
+RELAY_DIES, RELAY_AWAY = 15_000, 5_000
+"""When the first relay dies, where there is churn, and how long it is away; it comes back with an empty set."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,6 @@ class World:
         self.topology: Topology = TOPOLOGIES[scenario.shape](scenario.peers)
         self.network = Network(self.topology, scenario.weather, scenario.seed, self.calendar)
         self.processes: list[Process] = []
-        self.relays: list[Process] = []
         self.published: dict[Stream, list[Message]] = {}
         self.last_publication = 0
         self.equal_since: int | None = None
@@ -76,7 +79,9 @@ class World:
     def run(self) -> None:
         """Let everything happen."""
         for address in range(self.topology.peers, self.topology.nodes):
-            self._start_relay(address)
+            relay = self._start_relay(Stream(self._keys[address]), address)
+            if self.scenario.churn and address == self.topology.peers:
+                self._at(RELAY_DIES, partial(self._restart_relay, relay))
         for address, fate in enumerate(self._fates):
             self._plan(address, fate)
         self._look()
@@ -114,13 +119,18 @@ class World:
 
         self.calendar.put(due, call)
 
-    def _start_relay(self, address: int) -> None:
-        relay = Protocol(Stream(self._keys[address]), f"relay{address}", TERMS, MessageSet())
-        relay.enter(State.RELAYING, 0, 0.0)
+    def _start_relay(self, stream: Stream, address: int) -> Process:
+        relay = Protocol(stream, f"relay{address}", TERMS, MessageSet())
+        relay.enter(State.RELAYING, 0, self.network.now)
         process = self.network.start(address, relay)
         self.processes.append(process)
-        self.relays.append(process)
-        self.calendar.put(self._chance.randint(1, TICK), self._tick, process)
+        self.calendar.put(self.calendar.now + self._chance.randint(1, TICK), self._tick, process)
+        return process
+
+    def _restart_relay(self, relay: Process) -> None:
+        self.network.stop(relay)
+        stream = relay.protocol.stream.restarted()
+        self._at(self.calendar.now + RELAY_AWAY, lambda: self._start_relay(stream, relay.address))
 
     def _start_peer(self, address: int, stream: Stream, held: Sequence[Message]) -> None:
         peer = Peer(stream, f"peer{address}", held, self._habits, f"{self.scenario.seed} {stream}")
