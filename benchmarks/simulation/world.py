@@ -18,8 +18,12 @@ from simulation.life import TERMS, Habits, Life, Peer, Wait
 from simulation.network import Network, Process, Weather
 from simulation.topology import TOPOLOGIES, Topology
 
-TICK = 100
-"""Milliseconds between two looks of a process at the clock; the real thread sleeps 50 at most."""
+TICK = 250
+"""Milliseconds between two looks of a process at the clock, and at what it waits for. The real thread sleeps 50 at
+most; more looks change little but the time that a simulation takes."""
+
+LOOK = 50
+"""Milliseconds between two looks at whether all sets are equal."""
 
 RELAY_DIES, RELAY_AWAY = 15_000, 5_000
 """When the first relay dies, where there is churn, and how long it is away; it comes back with an empty set."""
@@ -202,7 +206,7 @@ class World:
             self.equal_since = None
         elif self.equal_since is None:
             self.equal_since = self.calendar.now
-        self.calendar.put(self.calendar.now + TICK, self._look)
+        self.calendar.put(self.calendar.now + LOOK, self._look)
 
     def _goes_on(self) -> bool:
         return self._coming > 0 or any(running.process.up for running in self._running.values())

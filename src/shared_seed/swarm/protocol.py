@@ -227,11 +227,8 @@ class Protocol:
 
     def live(self, now: float) -> list[PeerView]:
         """The other peers that are there now."""
-        return [
-            peer
-            for peer in self.peers.values()
-            if peer.state is not State.LEAVING and now - peer.heard < self.timing.timeout
-        ]
+        timeout, leaving = self.timing.timeout, State.LEAVING
+        return [p for p in self.peers.values() if now - p.heard < timeout and p.state is not leaving]
 
     def ready(self, now: float) -> int:
         """How many peers, we among them, could begin a round."""
