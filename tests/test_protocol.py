@@ -763,6 +763,33 @@ def test_a_relay_is_no_one_s_peer_but_must_have_all_before_the_end() -> None:
     assert peer.others_have_all(0.0)
 
 
+def test_what_lies_beyond_a_gap_is_taken_only_once_the_gap_is_filled() -> None:
+    peer = protocol("a")
+    for number in (0, 2, 3):
+        assert peer.hear(message("b", number).encode(), 0.0, forward=True)
+    assert peer.take() == [message("b", 0)]
+    peer.enter(State.FINISHED, 4, 0.0, b"digest")
+    peer.hear(message("b", 5).encode(), 0.0, forward=True)
+    assert (peer.untaken, peer.digest) == (0, b"digest")
+    peer.hear(message("b", 1).encode(), 0.0, forward=True)
+    assert peer.take() == messages("b", 4)[1:]
+    assert peer.digest == b""
+
+
+def test_replicas_agree_though_a_writer_died_whose_last_message_but_one_nobody_heard() -> None:
+    peers = {name: protocol(name) for name in ("peer0", "peer1", "peer2")}
+    network = Network(peers, star(list(peers)))
+    for name, numbers in (("peer0", (0,)), ("peer1", (0, 2))):
+        for number in numbers:
+            peers[name].hear(message("died", number).encode(), network.now, forward=False)
+    peers["peer1"].hear(message("unheard", 1).encode(), network.now, forward=False)
+    network.run(30)
+    taken = [peer.take() for peer in peers.values()]
+    assert taken == [[message("died", 0)]] * 3
+    assert peers["peer1"].messages.version() == peers["peer2"].messages.version()
+    assert all(peer.has_all(network.now) and peer.others_have_all(network.now) for peer in peers.values())
+
+
 @dataclass
 class Trainers:
     """Training peers in lockstep, as a session drives them: publish, wait until a deadline, go on."""

@@ -99,7 +99,7 @@ def test_what_is_broken_is_seen() -> None:
     victim = world.survivors[2]
     name, whole = victim.protocol.name, victim.protocol.messages
     victim.protocol.messages = MessageSet(list(whole)[:-1])
-    assert broken(world) == ["sets differ"]
+    assert broken(world) == ["sets differ", "weights are not those of the sets"]
     victim.protocol.messages = whole
     victim.weights += 1
     victim.done = False

@@ -60,6 +60,7 @@ class Peer:
         self.protocol = Protocol(stream, name, TERMS, MessageSet(held))
         # Processes of one peer come one after another, so what an earlier one has applied is in its log.
         self.weights = sum(map(pull, held)) & _MASK
+        self.log = list(held)
         self.late = 0
         self.agreed = False
         self.done = False
@@ -120,7 +121,9 @@ class Peer:
         carry(protocol.enter(State.LEAVING, self._round, now(), protocol.digest))
 
     def _apply(self) -> None:
-        for message in self.protocol.take():
+        fresh = self.protocol.take()
+        self.log += fresh
+        for message in fresh:
             self.weights = (self.weights + pull(message)) & _MASK
 
     def _deadline(self) -> float:

@@ -14,12 +14,12 @@ def broken(world: World) -> list[str]:
         out.append(f"{len(unfinished)} have not finished: {', '.join(unfinished[:5])}")
     if len({peer.weights for peer in survivors}) > 1:
         out.append("weights differ")
-    reference = survivors[0].protocol.messages
-    version = reference.version()
+    reference = survivors[0].log
+    version = survivors[0].protocol.messages.version()
     if any(peer.protocol.messages.version() != version for peer in survivors):
         out.append("sets differ")
-    if any(sum(peer.protocol.messages.version().values()) != len(peer.protocol.messages) for peer in survivors):
-        out.append("sets have gaps")
+    if any(sum(peer.protocol.messages.version().values()) != len(peer.log) for peer in survivors):
+        out.append("weights are not those of the sets")
     forged = [m for m in reference if m not in world.published.get(m.stream, ())]
     if forged:
         out.append(f"{len(forged)} messages that nobody published")

@@ -100,7 +100,7 @@ class World:
         """That of all that was sent and of what everybody holds."""
         end = hashlib.sha256(self.network.digest.encode())
         for address, running in sorted(self._running.items()):
-            end.update(b"%d %d %d" % (address, running.peer.weights, len(running.peer.protocol.messages)))
+            end.update(b"%d %d %d" % (address, running.peer.weights, len(running.peer.log)))
         return end.hexdigest()[:16]
 
     # Starting and ending processes
@@ -166,7 +166,7 @@ class World:
         self.network.stop(running.process)
         if fate.dies is not None and fate.returns is not None:
             protocol = running.peer.protocol
-            held = tuple(protocol.messages) if fate.with_log else ()
+            held = tuple(running.peer.log) if fate.with_log else ()
             due = self.calendar.now + int(1000 * (fate.returns - fate.dies))
             self._at(due, lambda: self._start_peer(address, protocol.stream.restarted(), held))
 
@@ -200,8 +200,8 @@ class World:
             self.network.stop(running.process)
 
     def _look(self) -> None:
-        """See whether all sets have the same length, which only equal sets keep."""
-        lengths = {len(running.peer.protocol.messages) for running in self._running.values()}
+        """See whether all have as many messages as counted, which only equal sets keep."""
+        lengths = {len(running.peer.log) + running.peer.protocol.untaken for running in self._running.values()}
         if len(lengths) != 1:
             self.equal_since = None
         elif self.equal_since is None:

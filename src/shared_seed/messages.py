@@ -192,7 +192,8 @@ class MessageSet:
         self._streams[message.stream] = known
         while complete in known:
             complete += 1
-        self._complete[message.stream] = complete
+        if complete:
+            self._complete[message.stream] = complete
         self._count += 1
         return True
 
@@ -203,6 +204,10 @@ class MessageSet:
     def version(self) -> dict[Stream, int]:
         """The version vector: how many messages of each stream are here without a gap."""
         return dict(self._complete)
+
+    def gapless(self, stream: Stream) -> int:
+        """How many messages of one stream are here without a gap."""
+        return self._complete.get(stream, 0)
 
     def lacks(self, version: dict[Stream, int]) -> dict[Stream, tuple[int, int]]:
         """For each stream of which ``version`` has more: the range [from, to) still to fetch."""

@@ -147,8 +147,9 @@ class Protocol:
             MessageError: the manifest does not allow it, so the others would refuse it.
         """
         self._check(message)
-        if self.messages.add(message):
-            self._fresh.append(message)
+        before = self.messages.gapless(message.stream)
+        self.messages.add(message)
+        self._release(message.stream, before)
         self.round = message.round + 1
         # A message is a sign of life too, so heartbeats may wait; but they alone tell what others lack.
         self._next_beat = min(now, self._last_beat + POSTPONED * self.timing.heartbeat) + self.timing.heartbeat
@@ -159,7 +160,11 @@ class Protocol:
         self._dialled[link] = 0.0
 
     def take(self) -> list[Message]:
-        """The messages that are new since the last call, our own among them."""
+        """The messages that are new since the last call, our own too, each after all before it in its stream.
+
+        What lies beyond a gap waits for the gap to be filled. If its writer died, it may never be: then others are
+        not told to fetch what follows, and replicas that had used it would differ from those that never heard it.
+        """
         fresh, self._fresh = self._fresh, []
         return fresh
 
@@ -309,20 +314,26 @@ class Protocol:
 
     def _take_in(self, message: Message, now: float) -> bool:
         self._check(message)
+        before = self.messages.gapless(message.stream)
         try:
             new = self.messages.add(message)
         except EquivocationError as error:
             if len(self.faults) < MOST_FAULTS:
                 self.faults[str(error)] = None
             raise
-        if new:
-            self._fresh.append(message)
+        if self._release(message.stream, before):
             self.digest = b""  # It was that of the weights without this message.
         peer = self.peers.get(message.stream)
         if peer is not None:
             peer.heard = now
             self._advance(peer, message.round + 1)
         return new
+
+    def _release(self, stream: Stream, before: int) -> bool:
+        """Let :meth:`take` have what a stream has gained since it had ``before`` messages without a gap."""
+        stop = self.messages.gapless(stream)
+        self._fresh += self.messages.slice(stream, before, stop, stop - before)
+        return stop > before
 
     def _advance(self, peer: PeerView, round_: int) -> None:
         peer.round = max(peer.round, min(round_, LATEST))
