@@ -114,7 +114,7 @@ class World:
         if fate.dies is not None:
             self._at(start + int(1000 * fate.dies), lambda: self._kill(address, fate))
 
-    def _at(self, due: int, act: Callable[[], None]) -> None:
+    def _at(self, due: int, act: Callable[[], object]) -> None:
         self._coming += 1
 
         def call() -> None:
