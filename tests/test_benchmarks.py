@@ -35,6 +35,7 @@ def test_every_benchmark_has_a_test_here() -> None:
         "prompts",
         "replay",
         "scaling",
+        "simulate",
         "speed",
         "startup",
         "step",
@@ -299,6 +300,30 @@ def test_scaling(short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "our replay" in capsys.readouterr().out
 
 
+def test_simulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import simulate
+
+    extent = simulate.Extent((4, 9), (9,), (9,), (4,), (5, 20))
+    rows = simulate.measure(tmp_path / "out", extent)
+    assert {row.setting for row in rows} == {"calm", "rough", "free", "narrow"}
+    assert {row.shape for row in rows} == {"flat", "hubs", "relayed", "tree"}
+    assert all(row.broken == [] for row in rows)
+    written = json.loads((tmp_path / "out" / "swarm.json").read_text())
+    assert [row["digest"] for row in written["runs"]] == [row.digest for row in rows]
+    assert [row["streams"] for row in written["heartbeats"]] == [5, 20]
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {
+        "busiest",
+        "equal",
+        "python",
+        "received",
+        "rough",
+    }
+    assert f"digest {rows[0].digest}" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["simulate.py", "--one", "flat", "3", "--rounds", "1", "--free"])
+    assert simulate.main() == 0
+    assert "flat         3 peers:     3 messages" in capsys.readouterr().out
+
+
 def test_speed(short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import speed
 
@@ -308,7 +333,7 @@ def test_speed(short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(written["rows"]["update"]) == 3
     assert (tmp_path / "speed.png").stat().st_size > 1000
     assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
-    assert set(speed.PARTS) | {"scaling", "speed"} == {
+    assert set(speed.PARTS) | {"scaling", "simulate", "speed"} == {
         path.stem for path in BENCHMARKS.glob("*.py") if "from common" in path.read_text()
     }
 

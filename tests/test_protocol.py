@@ -368,6 +368,18 @@ def test_who_has_the_right_digest_is_welcome_and_hears_at_once_what_we_have() ->
     assert heartbeat.version == {stream("a").to_bytes(): 2}
 
 
+def test_a_greeting_that_is_repeated_is_not_compared_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Everybody greets again whenever somebody is new: a thousand peers do so tens of thousands of times.
+    peer, names = protocol("a"), [f"p{n}" for n in range(50)]
+    for name in names:
+        greeted(peer, ("accepted", name.encode()), name)
+    compared: list[object] = []
+    equal = Stream.__eq__
+    monkeypatch.setattr(Stream, "__eq__", lambda self, other: compared.append(other) or equal(self, other))
+    greeted(peer, ("accepted", b"p7"), "p7")
+    assert len(compared) < 5
+
+
 @pytest.mark.parametrize("digest", [bytes(32), TERMS.digest[:31], b"x"])
 def test_who_has_another_digest_is_refused(digest: bytes) -> None:
     hello = wire.encode(Hello(stream("b").to_bytes(), "b", digest))
@@ -614,6 +626,7 @@ def test_we_wait_for_those_whose_message_is_still_to_come() -> None:
         (State.TRAINING, True),
         (State.FINISHED, False),
         (State.LEAVING, False),
+        (State.RELAYING, False),
     ],
 )
 def test_we_wait_only_for_those_that_take_part(state: State, waited: bool) -> None:
@@ -666,8 +679,7 @@ def test_the_swarm_s_round_is_that_of_the_furthest_live_peer() -> None:
 
 def test_ready_counts_those_that_could_begin_and_us() -> None:
     peer = protocol("a")
-    states = [State.LOADING, State.READY, State.TRAINING, State.FINISHED, State.LEAVING]
-    for n, state in enumerate(states):
+    for n, state in enumerate(State):
         peer.hear(beat(f"b{n}", 1, state), 0.0, forward=False)
     assert peer.ready(1.0) == 3
     peer.enter(State.READY, 0, 1.0)
@@ -693,6 +705,89 @@ def test_others_have_all_compares_what_they_state_with_ours() -> None:
     assert not peer.others_have_all(1.0)
     peer.hear(beat("b", 2, has={"a": 2}), 0.0, forward=False)
     assert peer.others_have_all(1.0)
+
+
+def test_others_have_all_looks_again_once_our_set_has_grown() -> None:
+    peer = protocol("a", messages("a", 2))
+    peer.hear(beat("b", 1, has={"a": 2}), 0.0, forward=False)
+    assert peer.others_have_all(1.0)
+    peer.publish(message("a", 2), 1.0)
+    assert not peer.others_have_all(1.0)
+    peer.hear(beat("b", 2, has={"a": 3}), 1.0, forward=False)
+    assert peer.others_have_all(1.0)
+
+
+def test_a_version_vector_is_gone_through_once_and_not_at_every_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With a thousand peers, a thousand vectors of a thousand entries at every tick would take a second each time.
+    names = [f"p{n}" for n in range(20)]
+    peer, has = protocol("a", [m for name in names for m in messages(name, 2)]), dict.fromkeys(names, 2)
+    for name in names:
+        greeted(peer, ("accepted", name.encode()), name)
+        peer.hear(beat(name, 1, has=has), 0.0, forward=False)
+    looked: list[int] = []
+    lacks = MessageSet.lacks
+    monkeypatch.setattr(MessageSet, "lacks", lambda self, v: looked.append(len(v)) or lacks(self, v))
+    for tick in range(10):
+        assert requests(peer.tick(tick / 10)) == []
+        assert peer.has_all(tick / 10)
+    assert sum(looked) == len(names) ** 2
+    looked.clear()
+    peer.hear(beat("p3", 2, has={**has, "p4": 3}), 1.0, forward=False)
+    assert not peer.has_all(1.0)
+    assert [request.start for _, request in requests(peer.tick(1.0))] == [2]
+    peer.hear(message("p4", 2).encode(), 1.0, forward=False)
+    assert peer.has_all(1.0)
+    assert sum(looked) <= len(names) + 3
+
+
+def test_who_hears_nobody_any_more_is_cut_off_unless_the_last_one_heard_took_leave() -> None:
+    peer = protocol("a")
+    assert not peer.cut_off(0.0)
+    peer.dialled(("dialled", "b"))
+    assert peer.cut_off(0.0)
+    # That one peer left long ago says nothing about the others, who may be waiting for us on the other side.
+    peer.hear(beat("c", 1, State.LEAVING), 0.0, forward=False)
+    peer.hear(beat("b", 1, State.TRAINING), 1.0, forward=False)
+    assert not peer.cut_off(1.0)
+    assert peer.cut_off(1.0 + TIMING.timeout)
+    peer.hear(beat("b", 2, State.LEAVING), 2.0, forward=False)
+    assert not peer.cut_off(2.0 + TIMING.timeout)
+
+
+def test_a_relay_is_no_one_s_peer_but_must_have_all_before_the_end() -> None:
+    peer = protocol("a", messages("a", 1))
+    peer.hear(beat("relay", 1, State.RELAYING, has={}), 0.0, forward=False)
+    assert names(peer.live(0.0)) == ["relay"]
+    assert not peer.others_have_all(0.0)
+    peer.hear(beat("relay", 2, State.RELAYING, has={"a": 1}), 0.0, forward=False)
+    assert peer.others_have_all(0.0)
+
+
+def test_what_lies_beyond_a_gap_is_taken_only_once_the_gap_is_filled() -> None:
+    peer = protocol("a")
+    for number in (0, 2, 3):
+        assert peer.hear(message("b", number).encode(), 0.0, forward=True)
+    assert peer.take() == [message("b", 0)]
+    peer.enter(State.FINISHED, 4, 0.0, b"digest")
+    peer.hear(message("b", 5).encode(), 0.0, forward=True)
+    assert (peer.untaken, peer.digest) == (0, b"digest")
+    peer.hear(message("b", 1).encode(), 0.0, forward=True)
+    assert peer.take() == messages("b", 4)[1:]
+    assert peer.digest == b""
+
+
+def test_replicas_agree_though_a_writer_died_whose_last_message_but_one_nobody_heard() -> None:
+    peers = {name: protocol(name) for name in ("peer0", "peer1", "peer2")}
+    network = Network(peers, star(list(peers)))
+    for name, numbers in (("peer0", (0,)), ("peer1", (0, 2))):
+        for number in numbers:
+            peers[name].hear(message("died", number).encode(), network.now, forward=False)
+    peers["peer1"].hear(message("unheard", 1).encode(), network.now, forward=False)
+    network.run(30)
+    taken = [peer.take() for peer in peers.values()]
+    assert taken == [[message("died", 0)]] * 3
+    assert peers["peer1"].messages.version() == peers["peer2"].messages.version()
+    assert all(peer.has_all(network.now) and peer.others_have_all(network.now) for peer in peers.values())
 
 
 @dataclass

@@ -149,7 +149,7 @@ class Session:
                 under_way = training or protocol.swarm_round(now) > self.round
             else:
                 under_way = len(protocol.messages) > 0 or protocol.swarm_round(now) > 0
-            return protocol.has_all(now) and (under_way or protocol.ready(now) >= wanted)
+            return (under_way or protocol.ready(now) >= wanted) and protocol.has_all(now)
 
         if not swarm.wait(may_begin, self.settings.patience):
             ready = swarm.ask(lambda p, now: p.ready(now))
@@ -269,12 +269,13 @@ class Session:
             busy = (State.READY, State.TRAINING, State.LOADING)
             if protocol.cut_off(now):
                 return False  # Somebody should have our last messages before we go.
-            return protocol.has_all(now) and not any(p.state in busy for p in protocol.live(now))
+            return not any(p.state in busy for p in protocol.live(now)) and protocol.has_all(now)
 
         def agreed(protocol: Protocol, now: float) -> bool:
-            stated = all(p.digest for p in protocol.live(now))
-            alike = protocol.has_all(now) and protocol.others_have_all(now)
-            return protocol.untaken > 0 or (alike and stated)
+            if protocol.untaken > 0:
+                return True
+            stated = all(p.digest or p.state is State.RELAYING for p in protocol.live(now))
+            return stated and protocol.has_all(now) and protocol.others_have_all(now)
 
         swarm.wait(quiet, self.settings.patience)
         while True:

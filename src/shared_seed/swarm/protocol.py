@@ -9,6 +9,8 @@ States of a peer, as it states them in its heartbeats::
     LOADING -> READY -> TRAINING -> FINISHED -> LEAVING
        \________________________________________^
 
+A relay, which holds the set but no model, is RELAYING all the time and takes no part in rounds.
+
 In lockstep a peer waits, at the end of its round r, for every peer that is READY or TRAINING, whose next
 round is at most r, that was heard of within ``timeout``, and that is not late. A peer that lets a deadline
 pass is late until it is heard of in the current round again, so a dead one costs one deadline.
@@ -84,6 +86,10 @@ class PeerView:
     version: dict[Stream, int] = field(default_factory=dict)
     digest: bytes = b""
     late: bool = False
+    ahead: dict[Stream, int] = field(default_factory=dict)
+    """The part of ``version`` that we lacked when we last looked; sets only grow, so no other can be lacking."""
+    compared: int = -1
+    """The size that our set had when the peer was last seen to have all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +147,9 @@ class Protocol:
             MessageError: the manifest does not allow it, so the others would refuse it.
         """
         self._check(message)
-        if self.messages.add(message):
-            self._fresh.append(message)
+        before = self.messages.gapless(message.stream)
+        self.messages.add(message)
+        self._release(message.stream, before)
         self.round = message.round + 1
         # A message is a sign of life too, so heartbeats may wait; but they alone tell what others lack.
         self._next_beat = min(now, self._last_beat + POSTPONED * self.timing.heartbeat) + self.timing.heartbeat
@@ -153,7 +160,11 @@ class Protocol:
         self._dialled[link] = 0.0
 
     def take(self) -> list[Message]:
-        """The messages that are new since the last call, our own among them."""
+        """The messages that are new since the last call, our own too, each after all before it in its stream.
+
+        What lies beyond a gap waits for the gap to be filled. If its writer died, it may never be: then others are
+        not told to fetch what follows, and replicas that had used it would differ from those that never heard it.
+        """
         fresh, self._fresh = self._fresh, []
         return fresh
 
@@ -221,11 +232,8 @@ class Protocol:
 
     def live(self, now: float) -> list[PeerView]:
         """The other peers that are there now."""
-        return [
-            peer
-            for peer in self.peers.values()
-            if peer.state is not State.LEAVING and now - peer.heard < self.timing.timeout
-        ]
+        timeout, leaving = self.timing.timeout, State.LEAVING
+        return [p for p in self.peers.values() if now - p.heard < timeout and p.state is not leaving]
 
     def ready(self, now: float) -> int:
         """How many peers, we among them, could begin a round."""
@@ -250,14 +258,12 @@ class Protocol:
 
     def has_all(self, now: float) -> bool:
         """Whether we have every message that any live peer says it has."""
-        return not any(self.messages.lacks(peer.version) for peer in self.live(now))
+        return not any(self._lacking(peer) for peer in self.live(now))
 
     def others_have_all(self, now: float) -> bool:
         """Whether every live peer says that it has every message of ours."""
         ours = self.messages.version()
-        return all(
-            peer.version.get(stream, 0) >= count for peer in self.live(now) for stream, count in ours.items()
-        )
+        return all(self._is_level(peer, ours) for peer in self.live(now))
 
     def digests(self) -> dict[str, str]:
         """The digests, in hex, that peers with the same messages as we have state.
@@ -273,11 +279,27 @@ class Protocol:
         }
 
     def cut_off(self, now: float) -> bool:
-        """Whether we dialled somebody, hear nobody, and nobody has taken leave."""
-        left = any(peer.state is State.LEAVING for peer in self.peers.values())
+        """Whether we dialled somebody, hear nobody, and whom we heard last has not taken leave."""
+        last = max(self.peers.values(), key=lambda peer: peer.heard, default=None)
+        left = last is not None and last.state is State.LEAVING
         return bool(self._dialled) and not left and not self.live(now)
 
     # Inside
+
+    def _lacking(self, peer: PeerView) -> dict[Stream, tuple[int, int]]:
+        """What a peer has more of than we; goes through its whole version vector once a heartbeat."""
+        spans = self.messages.lacks(peer.ahead)
+        if len(spans) < len(peer.ahead):
+            peer.ahead = {stream: stop for stream, (_, stop) in spans.items()}
+        return spans
+
+    def _is_level(self, peer: PeerView, ours: dict[Stream, int]) -> bool:
+        """Whether a peer says that it has all of ours; looks again only once our set has grown."""
+        if peer.compared != len(self.messages):
+            if peer.version != ours and any(peer.version.get(s, 0) < count for s, count in ours.items()):
+                return False
+            peer.compared = len(self.messages)
+        return True
 
     def _check(self, message: Message) -> None:
         """Hold a message against the manifest's limits."""
@@ -292,20 +314,26 @@ class Protocol:
 
     def _take_in(self, message: Message, now: float) -> bool:
         self._check(message)
+        before = self.messages.gapless(message.stream)
         try:
             new = self.messages.add(message)
         except EquivocationError as error:
             if len(self.faults) < MOST_FAULTS:
                 self.faults[str(error)] = None
             raise
-        if new:
-            self._fresh.append(message)
+        if self._release(message.stream, before):
             self.digest = b""  # It was that of the weights without this message.
         peer = self.peers.get(message.stream)
         if peer is not None:
             peer.heard = now
             self._advance(peer, message.round + 1)
         return new
+
+    def _release(self, stream: Stream, before: int) -> bool:
+        """Let :meth:`take` have what a stream has gained since it had ``before`` messages without a gap."""
+        stop = self.messages.gapless(stream)
+        self._fresh += self.messages.slice(stream, before, stop, stop - before)
+        return stop > before
 
     def _advance(self, peer: PeerView, round_: int) -> None:
         peer.round = max(peer.round, min(round_, LATEST))
@@ -327,7 +355,7 @@ class Protocol:
             return False
         peer.name, peer.heard, peer.beat = beat.name, now, beat.beat
         peer.state, peer.digest = beat.state, beat.digest
-        peer.version = wire.unpack_version(beat.version)
+        peer.version = peer.ahead = wire.unpack_version(beat.version)
         self._advance(peer, beat.round)
         return True
 
@@ -352,8 +380,8 @@ class Protocol:
             return [Send(link, wire.encode(wire.Refusal(reason)))]
         manifest = b"" if hello.manifest_digest else self.terms.packed
         known = link in self._links
-        if hello.manifest_digest:
-            stream = Stream.from_bytes(hello.stream)
+        stream = Stream.from_bytes(hello.stream)
+        if hello.manifest_digest and self._links.get(link) != stream:
             # A peer that connected again has left its old link.
             gone = [old for old, peer in self._links.items() if peer == stream and old[0] == "accepted"]
             for old in gone:
@@ -388,7 +416,7 @@ class Protocol:
         for link, stream in self._links.items():
             peer = self.peers.get(stream)
             if peer is not None and now - peer.heard < self.timing.timeout:
-                for lacking, span in self.messages.lacks(peer.version).items():
+                for lacking, span in self._lacking(peer).items():
                     able.setdefault(lacking, []).append((link, span))
         out: list[Output] = []
         for lacking, choices in able.items():

@@ -37,6 +37,7 @@ class State(StrEnum):
     TRAINING = "training"
     FINISHED = "finished"
     LEAVING = "leaving"
+    RELAYING = "relaying"
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
