@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from shared_seed import clock, codec, decay, folder, terms
-from shared_seed.errors import RecipeError, UnreachableError
+from shared_seed.errors import LogError, RecipeError, UnreachableError
 from shared_seed.interrupts import deferred
 from shared_seed.log import Contents, RunLog
 from shared_seed.manifest import Manifest
@@ -321,6 +321,13 @@ class Session:
         contained = resume.contents.messages if resume else logged
         self.protocol.messages.add_all(contained)
         self._held = self.protocol.messages.add_all(logged)
+        known = self.protocol.messages
+        if len(known) > sum(known.version().values()):
+            # What follows a gap would be taken once more when the gap is filled.
+            raise LogError(
+                "the gradient log lacks messages before some that it holds; expected every stream without a gap; "
+                "begin in another run folder, and fetch the run from its peers"
+            )
         if resume is None:
             self.replica.apply(contained)
         else:

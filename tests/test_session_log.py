@@ -1,0 +1,34 @@
+"""A session takes up a log only if nothing is missing inside it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import models
+from shared_seed import log
+from shared_seed.errors import LogError
+from shared_seed.folder import LOG_NAME
+from shared_seed.log import RunLog
+from shared_seed.session import Session
+from shared_seed.settings import Settings
+from shared_seed.training import Training
+
+
+def test_a_log_with_a_gap_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    settings = Settings(folder=tmp_path)
+    model = nn.Linear(3, 3)
+    session = Session.open(copy.deepcopy(model), settings, Training(rounds=5))
+    session.close()
+    path = tmp_path / LOG_NAME
+    contents = log.read(path)
+    held = RunLog.resume(path, contents)
+    held.append([models.message(7, number, 0.001, b"\x35") for number in (0, 2)])
+    held.close()
+    before = path.read_bytes()
+    with pytest.raises(LogError, match="lacks messages before some that it holds"):
+        Session.open(model, settings, Training(rounds=5))
+    assert path.read_bytes() == before
