@@ -94,8 +94,8 @@ costs at three moves. Measured on two Zen 4 cores (docs/experiments.md); they de
 
 def _is_cheaper_written(tensor: Trainable, tokens: int) -> bool:
     """Whether a matrix's direction costs less in its weights than in the activations of so many tokens."""
-    whole = tensor.storage.low is None and not tensor.offloaded
-    if not whole or all(isinstance(module, nn.Embedding) for module in tensor.users):
+    # bf16 parameters would round the direction off.
+    if tensor.storage.low is not None or all(isinstance(module, nn.Embedding) for module in tensor.users):
         return False
     rows, columns = tensor.storage.shape
     if any(is_transposed(module) for module in tensor.users):
