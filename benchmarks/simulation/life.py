@@ -110,11 +110,11 @@ class Peer:
     def _finish(self, carry: Callable[[Iterable[Output]], None], now: Callable[[], float]) -> Life:
         protocol = self.protocol
         carry(protocol.enter(State.FINISHED, self._round, now()))
-        yield Wait(_is_quiet, PATIENCE)
+        yield Wait(Protocol.is_quiet, PATIENCE)
         while True:
             self._apply()
             carry(protocol.enter(State.FINISHED, self._round, now(), self.weights.to_bytes(8, "big")))
-            self.agreed = yield Wait(_has_agreed, 4 * protocol.timing.timeout)
+            self.agreed = yield Wait(Protocol.is_settled, 4 * protocol.timing.timeout)
             if protocol.untaken == 0:
                 break
         self.done = True
@@ -139,17 +139,3 @@ def pull(message: Message) -> int:
     """What a message adds to the "weights", one 64-bit number: order does not matter, every message does."""
     peer = int.from_bytes(message.stream.peer[:8], "big") + message.stream.incarnation
     return (peer * 0x9E3779B97F4A7C15 + message.number * 0xC2B2AE3D27D4EB4F + message.codes[0] + 1) & _MASK
-
-
-def _is_quiet(protocol: Protocol, now: float) -> bool:
-    busy = (State.READY, State.TRAINING, State.LOADING)
-    if protocol.cut_off(now):
-        return False
-    return not any(p.state in busy for p in protocol.live(now)) and protocol.has_all(now)
-
-
-def _has_agreed(protocol: Protocol, now: float) -> bool:
-    if protocol.untaken > 0:
-        return True
-    stated = all(p.digest or p.state is State.RELAYING for p in protocol.live(now))
-    return stated and protocol.has_all(now) and protocol.others_have_all(now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import islice
@@ -35,8 +35,8 @@ class _Shared(Iterator[Item]):
             self._items = islice(self._items, 0)
 
 
-def for_each(work: Callable[[Item], None], items: Iterable[Item], threads: int) -> None:
-    """Call ``work`` on every item, from the calling thread and ``threads - 1`` others.
+def for_each(work: Callable[[Item], None], items: Sequence[Item], threads: int) -> None:
+    """Call ``work`` on every item, from the calling thread and others, at most ``threads`` in all.
 
     The items must not depend on each other. After an exception no further item is begun; it is raised when those
     in work are done.
@@ -51,7 +51,7 @@ def for_each(work: Callable[[Item], None], items: Iterable[Item], threads: int) 
             shared.drain()
             raise
 
-    helpers = [_pool(threads, os.getpid()).submit(some) for _ in range(threads - 1)] if threads > 1 else []
+    helpers = [_pool(threads, os.getpid()).submit(some) for _ in range(min(threads, len(items)) - 1)]
     try:
         some()
     finally:

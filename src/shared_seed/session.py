@@ -264,26 +264,13 @@ class Session:
         """Exchange the last bytes, apply them, compare digests, and close."""
         swarm = self._swarm()
         swarm.enter(State.FINISHED, self.round)
-
-        def quiet(protocol: Protocol, now: float) -> bool:
-            busy = (State.READY, State.TRAINING, State.LOADING)
-            if protocol.cut_off(now):
-                return False  # Somebody should have our last messages before we go.
-            return not any(p.state in busy for p in protocol.live(now)) and protocol.has_all(now)
-
-        def agreed(protocol: Protocol, now: float) -> bool:
-            if protocol.untaken > 0:
-                return True
-            stated = all(p.digest or p.state is State.RELAYING for p in protocol.live(now))
-            return stated and protocol.has_all(now) and protocol.others_have_all(now)
-
-        swarm.wait(quiet, self.settings.patience)
+        swarm.wait(Protocol.is_quiet, self.settings.patience)
         while True:
             self._keep(self._take())
             self._apply_before(None)
             digest = self.replica.digest()
             swarm.enter(State.FINISHED, self.round, digest)
-            swarm.wait(agreed, 4 * self.protocol.timing.timeout)
+            swarm.wait(Protocol.is_settled, 4 * self.protocol.timing.timeout)
             if self.protocol.untaken == 0:
                 break
         others = swarm.ask(lambda p, now: p.digests())

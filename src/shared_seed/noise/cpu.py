@@ -7,7 +7,7 @@ block boundary and gives the same bits.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numba
 import numpy as np
@@ -77,20 +77,17 @@ def _sign_rows(out, first_block, c1, samples):  # type: ignore[no-untyped-def]
         _signs(out[i], first_block, c1, samples[i])
 
 
-def _pieces(values: Floats, first: int, threads: int) -> Iterator[tuple[Floats, int]]:
+def _pieces(values: Floats, first: int, threads: int) -> list[tuple[Floats, int]]:
     """Flat values cut on block boundaries for so many threads, each piece with the number of its first block."""
     pieces = min(threads, max(1, values.size // _SMALLEST_PIECE))
     blocks = -(-values.size // BLOCK)
     bounds = [blocks * i // pieces for i in range(pieces + 1)]
-    return ((values[a * BLOCK : b * BLOCK], first + a) for a, b in itertools.pairwise(bounds))
+    return [(values[a * BLOCK : b * BLOCK], first + a) for a, b in itertools.pairwise(bounds)]
 
 
 def _in_pieces(kernel: Callable[[Floats, int], None], values: Floats, first: int, threads: int) -> None:
     """Run ``kernel(piece, first_block)`` over ``values``, which begin at block ``first``."""
-    if threads == 1 or values.size < 2 * _SMALLEST_PIECE:
-        kernel(values, first)
-    else:
-        for_each(lambda piece: kernel(*piece), _pieces(values, first, threads), threads)
+    for_each(lambda piece: kernel(*piece), _pieces(values, first, threads), threads)
 
 
 def shift(

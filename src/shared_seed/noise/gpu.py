@@ -1,7 +1,7 @@
 """The noise of :mod:`~shared_seed.noise.reference`, bit for bit, in Triton kernels on tensors of a CUDA device.
 
-Everything random is integer arithmetic, so a GPU has no say in the bits. What is added to floats is a sign times
-a constant, or an integer times a power of two: exact, so that a fused multiply-add gives the same.
+Everything random is integer arithmetic, so a GPU has no say in the bits. What is added to floats is a constant or
+its negative, sample by sample in the order of the CPU's kernel.
 
 With ``TRITON_INTERPRET=1`` in the environment before Triton is imported, the kernels run in its interpreter, on
 CPU tensors too: slow, and how they are tested where there is no GPU.
@@ -89,7 +89,7 @@ def _add_signs(values, count, base, table, amounts, samples):  # type: ignore[no
 
 @triton.jit
 def _vectors(out, table):  # type: ignore[no-untyped-def]
-    """Sign vectors, each at its own place in ``out``, whose dtype they take.
+    """float32 sign vectors, each at its own place in ``out``.
 
     ``table`` is int64 [vectors, 8]: five words as in :func:`_counters`, the block that the vector begins at, its
     place, its length.
@@ -100,9 +100,7 @@ def _vectors(out, table):  # type: ignore[no-untyped-def]
     # All vectors get as many programs as the longest.
     if first.to(tl.int64) * 128 < count:
         negative, place = _negative_of(row, base + first), _elements(first)
-        # From float32: the interpreter converts integers to bf16 by their bits.
-        signs = tl.where(negative, -1.0, 1.0).to(out.dtype.element_ty)
-        tl.store(out + tl.load(row + 6) + place, signs, mask=place < count)
+        tl.store(out + tl.load(row + 6) + place, tl.where(negative, -1.0, 1.0), mask=place < count)
 
 
 def _counters(sample: Sample, tensor: int, purpose: Purpose) -> Counters:

@@ -265,6 +265,20 @@ class Protocol:
         ours = self.messages.version()
         return all(self._is_level(peer, ours) for peer in self.live(now))
 
+    def is_quiet(self, now: float) -> bool:
+        """Whether nobody has anything to say any more that we lack: a finished peer may state its digest."""
+        if self.cut_off(now):
+            return False  # Somebody should have our last messages before we go.
+        busy = (State.READY, State.TRAINING, State.LOADING)
+        return not any(p.state in busy for p in self.live(now)) and self.has_all(now)
+
+    def is_settled(self, now: float) -> bool:
+        """Whether all sets are equal and all digests stated, or there is something to take in first."""
+        if self.untaken > 0:
+            return True
+        stated = all(p.digest or p.state is State.RELAYING for p in self.live(now))
+        return stated and self.has_all(now) and self.others_have_all(now)
+
     def digests(self) -> dict[str, str]:
         """The digests, in hex, that peers with the same messages as we have state.
 
