@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
+from pathlib import Path
 
 # Before any import of Hugging Face libraries: they read these once. Child processes inherit them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,6 +20,12 @@ from hypothesis import settings
 if not torch.cuda.is_available():
     # Before any import of Triton, which reads it once: kernels run on the CPU.
     os.environ["TRITON_INTERPRET"] = "1"
+
+# A key of the tests' own, the same every time, so that runs are reproducible.
+KEY_FILE = Path(tempfile.mkdtemp(prefix="shared-seed-tests-key-")) / "key"
+KEY_FILE.touch(mode=0o600)
+KEY_FILE.write_text("5e" * 32 + "\n")
+os.environ["SHARED_SEED_KEY"] = str(KEY_FILE)
 
 settings.register_profile("shared-seed", deadline=None, derandomize=True, max_examples=30, print_blob=False)
 settings.load_profile("shared-seed")

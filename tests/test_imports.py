@@ -16,6 +16,7 @@ ROOT = Path(shared_seed.__file__).parent
 
 ONLY_IN = {
     "zmq": ("shared_seed.swarm.zmq",),
+    "nacl": ("shared_seed.identity",),
     "time": ("shared_seed.clock",),
     "lightning": ("shared_seed.integrations.lightning",),
     "pytorch_lightning": ("shared_seed.integrations.pytorch_lightning",),

@@ -13,6 +13,7 @@
     │   └── LogDamagedError         bytes in the middle of a log are not what was written
     ├── MessageError           bytes from another peer are not a valid message
     │   └── EquivocationError  one sequence number carries two different messages
+    ├── KeyFileError           the file of a peer's key cannot be used
     └── SwarmError             the network part cannot do what was asked
         ├── AddressInUseError       a listening port is taken
         ├── UnreachableError        nobody answers at an address
@@ -66,6 +67,10 @@ class MessageError(SharedSeedError):
 
 class EquivocationError(MessageError):
     """One sequence number of a stream carries two different messages."""
+
+
+class KeyFileError(SharedSeedError):
+    """The file of a peer's key cannot be used."""
 
 
 class SwarmError(SharedSeedError):
