@@ -22,9 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from shared_seed import exact, update
-from shared_seed.directions import Family
 from shared_seed.errors import GridError
-from shared_seed.noise import Purpose, Sample, cpu, device
+from shared_seed.noise import Family, Purpose, Sample, cpu, device
 from shared_seed.noise.philox import second_word, table
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Probe

@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 
 from shared_seed import data, recipe
-from shared_seed.classification import Classification, Score
+from shared_seed.classification import Classification
 from shared_seed.integrations.transformers.models import load
+from shared_seed.score import Score
 
 CANDIDATES = (
     ("{text} It was", "terrible", "great"),

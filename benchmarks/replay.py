@@ -30,6 +30,7 @@ from shared_seed import codec, replay, update
 from shared_seed.log import Contents
 from shared_seed.manifest import Manifest
 from shared_seed.messages import Message, Stream, as_float32
+from shared_seed.signed import Signed
 
 GRADIENTS = 10_000
 
@@ -69,7 +70,7 @@ def log(manifest: Manifest, count: int, seed: int = 0) -> Contents:
         Message(streams[i % PEERS], i // PEERS, i // PEERS, rate, bytes([codec.encode(10 * draw.normal())]))
         for i in range(count)
     ]
-    return Contents(manifest, messages)
+    return Contents(manifest, [Signed(message) for message in messages])
 
 
 class Base:

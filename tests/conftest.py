@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 # Before any import of Hugging Face libraries: they read these once. Child processes inherit them.
@@ -29,6 +31,29 @@ os.environ["SHARED_SEED_KEY"] = str(KEY_FILE)
 
 settings.register_profile("shared-seed", deadline=None, derandomize=True, max_examples=30, print_blob=False)
 settings.load_profile("shared-seed")
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in this process; returns exit code, standard output and standard error."""
+    from shared_seed import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def caller(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["shared-seed", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return caller
 
 
 @pytest.fixture(autouse=True)

@@ -48,9 +48,11 @@ def train(options: argparse.Namespace) -> None:
     settings = Settings(
         epsilon=2.0**-10,
         lockstep=not options.free,
+        aggregation=options.aggregation,
         start_with=options.start_with,
         listen=options.listen,
         join=tuple(options.join),
+        via=tuple(options.via),
         folder=options.folder,
         name=f"p{options.number}",
         number=options.number,
@@ -64,7 +66,12 @@ def train(options: argparse.Namespace) -> None:
         order = torch.Generator().manual_seed(options.number)
         while not session.is_over():
             rows = torch.randint(0, 600, (16,), generator=order)
-            session.measure(lambda rows=rows: nn.functional.cross_entropy(model(inputs[rows]), labels[rows]))
+            broken = options.broken[session.round // 3 % len(options.broken)] if session.round % 3 == 2 else 1.0
+            session.measure(
+                lambda rows=rows, broken=broken: (
+                    nn.functional.cross_entropy(model(inputs[rows]), labels[rows]) * broken
+                )
+            )
             step = session.step(2e-3)
             say(event="step", round=step.round, loss=step.loss, peers=step.peers, late=step.late)
             time.sleep(options.pause)
@@ -81,12 +88,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--listen")
     parser.add_argument("--join", nargs="*", default=[])
+    parser.add_argument("--via", nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--start-with", type=int, default=1)
     parser.add_argument("--deadline", type=float)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--free", action="store_true")
+    parser.add_argument("--aggregation", default="sum")
     parser.add_argument("--model-seed", type=int, default=0)
+    parser.add_argument("--broken", nargs="*", type=float, default=[1.0], help="factors of every third loss")
     try:
         train(parser.parse_args())
     except SharedSeedError as error:

@@ -15,7 +15,7 @@ class Recorder:
 
     def __call__(self, session: Session, step: Step) -> None:
         self.steps.append(step)
-        self.codes = [m.codes for m in session.protocol.messages]
+        self.codes = [m.codes for m in session.protocol.archive]
 
     @property
     def losses(self) -> list[float]:

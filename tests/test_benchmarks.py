@@ -25,7 +25,12 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_benchmark_has_a_test_here() -> None:
     names = {path.stem for path in BENCHMARKS.glob("*.py")}
     assert names == {
+        "attacks",
+        "audit",
+        "catchup",
         "decay_noise",
+        "faults",
+        "fuzz",
         "gpu_bits",
         "import_torch",
         "memory",
@@ -33,6 +38,7 @@ def test_every_benchmark_has_a_test_here() -> None:
         "plugins",
         "probe_noise",
         "prompts",
+        "relay",
         "replay",
         "scaling",
         "simulate",
@@ -40,6 +46,7 @@ def test_every_benchmark_has_a_test_here() -> None:
         "startup",
         "step",
         "update",
+        "wire_bytes",
     }
     assert all(f"test_{name}" in dir(sys.modules[__name__]) for name in names)
 
@@ -52,6 +59,57 @@ def test_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "'{text} it was' terrible/great" in capsys.readouterr().out
 
 
+def test_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import attacks
+    from hostility import reviews
+    from hostility.behaviour import ATTACKS
+    from hostility.game import Scale
+
+    lines = tiny.save_rows(tmp_path / "plain.csv", 400).read_text().splitlines()
+    table = [
+        lines[0] + ",source",
+        *(f"{line},{('imdb', 'rotten_tomatoes')[i % 2]}" for i, line in enumerate(lines[1:])),
+    ]
+    (tmp_path / "reviews.csv").write_text("\n".join(table) + "\n")
+    data = reviews.load(str(tmp_path / "reviews.csv"), test_rows=40)
+    scale = Scale(rounds=4, batch=8, seeds=2)
+    rows = attacks.measure(data, scale)
+    assert len(rows) == len(ATTACKS) * (len(attacks.DEFENCES) - 1) + 2
+    for row in rows:
+        assert all(outcome.in_place is not False for outcome in row.outcomes), row
+        assert all(0 <= accuracy <= 1 for accuracy in (*row.accuracies, *row.excluded))
+    quiet = [row for row in rows if row.attack == "sign flip"]
+    assert all(outcome.in_place and outcome.rounds == 4 for row in quiet for outcome in row.outcomes)
+    banned = quiet[-1]
+    assert banned.defence == "sum, banned halfway"
+    assert banned.excluded == banned.accuracies, "once they are banned, nothing of theirs is left"
+    attacks.write(tmp_path / "out", rows, scale)
+    assert json.loads((tmp_path / "out" / "attacks.json").read_text())["scale"]["rounds"] == 4
+    assert (tmp_path / "out" / "attacks.png").stat().st_size > 1000
+    lines = (tmp_path / "out" / "attacks.md").read_text().splitlines()
+    assert len(lines) == 2 + len(ATTACKS)
+    assert "taken back exactly in 2 of 2" in capsys.readouterr().out
+
+
+def test_attacks_say_what_their_papers_say() -> None:
+    import random
+
+    from hostility import behaviour
+    from hostility.behaviour import View
+
+    own = View([1.0, -2.0, 3.0], [0.5, -0.25], False, random.Random(0))
+    shared = View([1.0, 2.0, 6.0], [0.5, -0.25], True, random.Random(0))
+    assert list(behaviour.flip(own)) == [-0.5, 0.25]
+    assert list(behaviour.inner_product(0.5)(own)) == [-0.25, 0.125]
+    assert list(behaviour.inner_product(0.5)(shared)) == [-1.5, -1.5]
+    assert list(behaviour.little(1.0)(shared)) == pytest.approx([3 - (14 / 3) ** 0.5] * 2)
+    assert list(behaviour.little(1.0)(own)) == pytest.approx([-2 - (2 / 3) ** 0.5, 2 + (2 / 3) ** 0.5])
+    assert list(behaviour.mimic(shared)) == [1.0, 1.0]
+    assert list(behaviour.sybils(shared)) == [-0.5, -0.5]
+    # 50 workers, 24 of them hostile: 2 supporters are needed of 26, so that 24 of 26 may be farther off.
+    assert behaviour.most_deviations(50, 24) == pytest.approx(1.426, abs=1e-3)
+
+
 def test_probe_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import probe_noise
 
@@ -60,6 +118,19 @@ def test_probe_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert 0 < errors["fp32", -6] < 1
     assert errors["bf16", -10] > 0
     assert "rms projected gradient" in capsys.readouterr().out
+
+
+def test_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import audit
+
+    found = audit.measure(tiny.recipe(tmp_path), peers=2, rounds=6, public_rows=8)
+    assert found.differences["again"] == (0, 0, 0, 0)
+    assert found.differences["other precision"][2] > 0
+    assert found.differences["late messages"][2] > 0
+    assert found.power["flipped signs"] > 0.5
+    assert -1 <= found.correlation <= 1
+    assert audit.chance_to_name(20, found.power["flipped signs"], 2) > 0.9 > audit.chance_to_name(20, 0.02, 2)
+    assert "public rows: correlation" in capsys.readouterr().out
 
 
 def test_import_torch(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,6 +168,17 @@ def test_a_line_that_an_example_no_longer_has_is_named(tmp_path: Path, monkeypat
     monkeypatch.setitem(plugins.CHANGES, "lightning_digits", {"shared-seed": ("gone()", "")})
     with pytest.raises(ValueError, match=r"examples/lightning_digits.py has no line 'gone\(\)'"):
         plugins.run("lightning_digits", "shared-seed", [], tmp_path)
+
+
+def test_wire_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    import wire_bytes
+
+    rows = wire_bytes.measure(128)
+    assert [row.samples for row in rows] == [1, 8, 64]
+    # Live, each message has 29 bytes of header and 64 of signature; otherwise 64 messages share a signature.
+    assert [row.live for row in rows] == [94.0, (93 + 8) / 8, (93 + 64) / 64]
+    assert all(row.chunk < row.log < row.live for row in rows)
+    assert "a heartbeat:" in capsys.readouterr().out
 
 
 def test_gpu_bits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,17 +385,23 @@ def test_scaling(short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_simulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import simulate
 
-    extent = simulate.Extent((4, 9), (9,), (9,), (4,), (5, 20))
+    shapes = simulate.TOPOLOGIES
+    whole = {setting: dict.fromkeys(shapes, (9,)) for setting in ("calm", "rough", "free")}
+    extent = simulate.Extent(whole, {"calm": {"tree": (30,)}, "narrow": {"flat": (20,)}}, (5, 20))
     rows = simulate.measure(tmp_path / "out", extent)
     assert {row.setting for row in rows} == {"calm", "rough", "free", "narrow"}
     assert {row.shape for row in rows} == {"flat", "hubs", "relayed", "tree"}
     assert all(row.broken == [] for row in rows)
+    assert {row.peers for row in rows if row.whole < row.peers + row.relays} == {20, 30}
     written = json.loads((tmp_path / "out" / "swarm.json").read_text())
     assert [row["digest"] for row in written["runs"]] == [row.digest for row in rows]
-    assert [row["streams"] for row in written["heartbeats"]] == [5, 20]
+    assert [row["peers"] for row in written["costs"]] == [5, 20]
+    assert all(row["message"] > 0 and row["heartbeat_bytes"] > 100 for row in written["costs"])
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {
         "busiest",
         "equal",
+        "frames",
+        "kinds",
         "python",
         "received",
         "rough",
@@ -321,7 +409,98 @@ def test_simulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert f"digest {rows[0].digest}" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["simulate.py", "--one", "flat", "3", "--rounds", "1", "--free"])
     assert simulate.main() == 0
-    assert "flat         3 peers:     3 messages" in capsys.readouterr().out
+    assert "flat         3 peers,     3 whole:     3 messages" in capsys.readouterr().out
+
+
+def test_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import faults
+    from faulting.runner import Options
+    from faulting.schedule import Plan
+
+    options = Options(Plan(6, 4, 1, seed=2, kills=3), "proxy", pause=0.2, deadline=1.0)
+    assert faults.measure(options, tmp_path / "out"), capsys.readouterr().out
+    written = json.loads((tmp_path / "out" / "faults.json").read_text())
+    assert [check["wrong"] for check in written["checks"]] == [[]] * 7
+    assert written["killed"]["peer"] >= 3
+    assert written["rejoin"]["all"]["count"] >= 1
+    assert written["messages"] > 20
+    assert written["network"] == "proxy"
+    assert "| same weights everywhere | kept | 4 replicas, " in (tmp_path / "out" / "faults.md").read_text()
+    assert "kept: 4 replicas" in capsys.readouterr().out
+
+
+def test_fuzz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import fuzz
+    from fuzzing import targets
+
+    words = [word for name in targets.TARGETS for word in ("--target", name)]
+    monkeypatch.setattr(sys, "argv", ["fuzz.py", "--minutes", "0.005", "--keep", str(tmp_path / "found"), *words])
+    assert fuzz.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(targets.TARGETS)
+    assert all("0 broken promises" in line and int(line.split()[1].replace(",", "")) > 0 for line in lines)
+    assert not (tmp_path / "found").exists()
+    assert "atheris" not in sys.modules
+
+
+def test_fuzz_keeps_what_breaks_a_promise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fuzz
+    from fuzzing import targets
+
+    def fails(data: bytes) -> None:
+        assert b"\x00" not in data, "a zero"
+
+    broken = targets.Target(fails, (), lambda: [b"abc\x00"])
+    monkeypatch.setitem(targets.TARGETS, "codec", broken)
+    found = fuzz.measure("codec", 0.05)
+    (why,) = found.broken
+    assert why.startswith("AssertionError at test_benchmarks.py:")
+    fuzz.keep(found, tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert b"\x00" in path.read_bytes()
+    assert why in capsys.readouterr().out
+
+
+def test_relay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import relay
+
+    extent = relay.Extent(1, 2, 30, (1, 8), (0.2,), 0.2)
+    rows = relay.measure(extent, tmp_path / "out", BENCHMARKS.parent / "src")
+    assert all(row.rate > 0 and row.lost == 0 for row in rows)
+    assert [(row.what, row.samples) for row in rows if row.share == 1] == [
+        ("proxy", 1),
+        ("proxy, encrypted", 1),
+        ("verification", 1),
+        ("relay before", 1),
+        ("relay", 1),
+        ("relay", 8),
+        ("two relays", 1),
+    ]
+    assert all(0 < row.p50_ms <= row.p99_ms for row in rows if row.share < 1)
+    written = json.loads((tmp_path / "out" / "relay.json").read_text())
+    assert [row["rate"] for row in written["medians"]] == [row.rate for row in rows]
+    assert "| two relays, 1 samples | 20 % |" in (tmp_path / "out" / "relay.md").read_text()
+    assert "one signature verified" in capsys.readouterr().out
+
+
+def test_catchup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import catchup
+
+    found = catchup.measure(catchup.Extent(10, 100, 0.05, 1.0), tmp_path / "out")
+    assert found.whole.messages >= 1000
+    assert found.whole.began_with == 0
+    first, second = found.halves
+    assert first.messages >= 500
+    assert first.began_with == 0 < second.began_with
+    assert second.messages >= 1000
+    assert found.calm.lost == found.meanwhile.lost == 0
+    assert found.calm.count > 0 < found.meanwhile.count
+    assert found.full.log_bytes > found.empty.log_bytes
+    written = json.loads((tmp_path / "out" / "catchup.json").read_text())
+    assert written["found"]["whole"]["received"] == found.whole.received
+    assert "| 1,000 messages |" in capsys.readouterr().out
 
 
 def test_speed(short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,7 +512,7 @@ def test_speed(short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(written["rows"]["update"]) == 3
     assert (tmp_path / "speed.png").stat().st_size > 1000
     assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
-    assert set(speed.PARTS) | {"scaling", "simulate", "speed"} == {
+    assert set(speed.PARTS) | {"attacks", "scaling", "simulate", "speed"} == {
         path.stem for path in BENCHMARKS.glob("*.py") if "from common" in path.read_text()
     }
 

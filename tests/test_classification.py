@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import models
-from shared_seed.classification import Classification, Score, area_under_curve, score
+from shared_seed.classification import Classification, area_under_curve, score
 from shared_seed.data import Example
 from shared_seed.errors import RecipeError
 from shared_seed.recipe import Task
+from shared_seed.score import Score
 
 WORDS = ["the", "film", "was", "it", "plot", "dull", "bright", "fine"]
 

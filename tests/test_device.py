@@ -14,8 +14,7 @@ from torch import nn
 
 import models
 from shared_seed import codec, decay, directions, noise
-from shared_seed.directions import Family
-from shared_seed.noise import Purpose, Sample, cpu, device, reference
+from shared_seed.noise import Family, Purpose, Sample, cpu, device, reference
 from shared_seed.noise.philox import second_word, table
 from shared_seed.perturbation import Perturbation
 from shared_seed.transfer import uploaded

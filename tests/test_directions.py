@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_seed import directions
-from shared_seed.directions import Family
-from shared_seed.noise import Purpose, Sample, reference
+from shared_seed.noise import Family, Purpose, Sample, reference
 
 samples = st.builds(Sample, st.integers(0, (1 << 64) - 1), st.integers(0, 2**32 - 1), st.integers(0, 254))
 

@@ -16,6 +16,7 @@ ROOT = Path(shared_seed.__file__).parent
 
 ONLY_IN = {
     "zmq": ("shared_seed.swarm.zmq",),
+    "socket": ("shared_seed.swarm.zmq.sockets",),
     "nacl": ("shared_seed.identity",),
     "time": ("shared_seed.clock",),
     "lightning": ("shared_seed.integrations.lightning",),
@@ -51,10 +52,16 @@ PURE = [
     "shared_seed.grid",
     "shared_seed.codec",
     "shared_seed.messages",
+    "shared_seed.identity",
     "shared_seed.manifest",
+    "shared_seed.admission",
+    "shared_seed.aggregation",
     "shared_seed.swarm",
     "shared_seed.swarm.wire",
     "shared_seed.swarm.protocol",
+    "shared_seed.swarm.address",
+    "shared_seed.swarm.answers",
+    "shared_seed.swarm.budget",
 ]
 NUMERIC = ["shared_seed.update", "shared_seed.weights", "shared_seed.noise.device", "shared_seed.noise.gpu"]
 

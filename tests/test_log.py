@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_seed import log
-from shared_seed.directions import Family
+from shared_seed.admission import TICKET_SIZE
 from shared_seed.errors import LogDamagedError, LogError
-from shared_seed.log import RunLog
+from shared_seed.log import Contents, RunLog
 from shared_seed.manifest import Limits, Manifest, TensorSpec
 from shared_seed.messages import Message, Stream
+from shared_seed.noise import Family
+from shared_seed.signed import Signed
+from swarming import ANN, BEN, OWNER, TERMS, ban, introduction, manifest, writer
 
 MANIFEST = Manifest(
     run="0123456789abcdef0123456789abcdef",
@@ -32,8 +36,9 @@ MANIFEST = Manifest(
     limits=Limits(learning_rate=0.5, samples_per_message=255),
 )
 JSON = (
-    b'{"epsilon":0.00390625,"format":1,"frozen_digest":"c0ffee",'
-    b'"limits":{"learning_rate":0.5,"samples_per_message":255},"lockstep":true,"model":"tiny","recipe":null,'
+    b'{"admission":{"keys":[],"mode":"open"},"epsilon":0.00390625,"format":2,"frozen_digest":"c0ffee",'
+    b'"limits":{"bytes_per_second":1000000,"learning_rate":0.5,"samples_per_message":255,"streams_per_key":1024},'
+    b'"lockstep":true,"model":"tiny","nonce":"","owner":"","recipe":null,'
     b'"rounds":9,"run":"0123456789abcdef0123456789abcdef","scale_exponent":0,"start_with":1,"tensors":['
     b'{"digest":"ab","exponent":21,"family":"dense","name":"w","shape":[3,2]}]}'
 )
@@ -45,6 +50,12 @@ MESSAGES = [
     Message(STREAM, 2, 2, 0.125, b"\x01" * 20),
 ]
 DIGEST = bytes(range(32))
+BEGUN = Contents(MANIFEST)
+
+
+def plain(messages: Iterable[Message]) -> list[Signed]:
+    """As a private run has them."""
+    return [Signed(message) for message in messages]
 
 
 # The format, by hand and without the module under test
@@ -54,9 +65,9 @@ def checked(data: bytes) -> bytes:
     return data + struct.pack("<I", zlib.crc32(data))
 
 
-def header(packed: bytes | None = None, version: int = 1, flags: int = 0, magic: bytes = b"SSEEDLOG") -> bytes:
+def header(packed: bytes | None = None, version: int = 2, flags: int = 0, signature: bytes = bytes(64)) -> bytes:
     packed = zlib.compress(JSON, 9) if packed is None else packed
-    return checked(magic + struct.pack("<HHI", version, flags, len(packed)) + packed)
+    return checked(b"SSEEDLOG" + struct.pack("<HHI", version, flags, len(packed)) + packed + signature)
 
 
 def record(payload: bytes) -> bytes:
@@ -108,13 +119,61 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 def test_a_new_log_has_the_documented_bytes(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    run_log = RunLog.create(path, MANIFEST)
-    run_log.append(MESSAGES[:1])
-    run_log.append(MESSAGES[1:])
-    run_log.append_digest(4, DIGEST)
+    run_log = RunLog.create(path, BEGUN)
+    run_log.append([], plain(MESSAGES[:1]))
+    run_log.append([], plain(MESSAGES[1:]))
     run_log.close()
-    assert path.read_bytes() == WHOLE + DIGEST_RECORD
+    assert path.read_bytes() == WHOLE
     assert [p.name for p in tmp_path.iterdir()] == ["log"]
+
+
+def test_a_log_that_is_replaced_has_the_new_bytes_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    run_log = RunLog.create(path, BEGUN)
+    run_log.append([], plain(MESSAGES))
+    run_log.replace(replace(BEGUN, signed=plain(MESSAGES[:2]), digest=(2, DIGEST)))
+    digest = record(b"\x02" + struct.pack("<I", 2) + DIGEST)
+    assert path.read_bytes() == HEADER + RECORDS[0] + RECORDS[1] + digest
+    run_log.append([], plain(MESSAGES[2:]))
+    run_log.close()
+    assert path.read_bytes() == HEADER + RECORDS[0] + RECORDS[1] + digest + RECORDS[2] + RECORDS[3]
+    assert [p.name for p in tmp_path.iterdir()] == ["log"]
+
+
+def test_statements_and_signatures_have_the_documented_bytes(tmp_path: Path) -> None:
+    one = writer(ANN, 2)
+    fork = one.fork(one.branched(1).more(1, code=1), 1)
+    statements = [introduction(ANN, 7, bytes(TICKET_SIZE)), ban(BEN), fork]
+    path = tmp_path / "log"
+    run_log = RunLog.create(path, Contents(TERMS, signature=TERMS.sign(OWNER)))
+    run_log.append(statements, [one.signed[0], Signed(one.messages[1])])
+    run_log.close()
+    whole = header(TERMS.pack(), signature=TERMS.sign(OWNER))
+    whole += record(b"\x05" + ANN.public + b"\x07" + bytes(7) + bytes(TICKET_SIZE))
+    whole += record(b"\x06" + struct.pack("<I", 1) + BEN.public + b"\x01" + ban(BEN).signature)
+    whole += record(fork.encode())
+    whole += record(b"\x04" + one.messages[0].encode()[1:] + one.signed[0].signature)
+    whole += record(one.messages[1].encode())
+    assert path.read_bytes() == whole
+    contents = log.read(path)
+    assert contents.statements == statements
+    assert contents.signed == [one.signed[0], Signed(one.messages[1])]
+    assert log.encode(contents) == whole
+
+
+def test_a_statement_after_a_digest_makes_it_a_digest_of_something_else(tmp_path: Path) -> None:
+    order = record(ban(BEN).encode())
+    contents = log.read(written(tmp_path, WHOLE + DIGEST_RECORD + order))
+    assert contents.digest is None
+    assert not contents.finished
+    assert log.read(written(tmp_path, WHOLE + order + DIGEST_RECORD)).finished
+
+
+@pytest.mark.parametrize("signature", [bytes(64), TERMS.sign(ANN), manifest(nonce=2).sign(OWNER)])
+def test_a_header_that_the_owner_has_not_signed_is_refused(tmp_path: Path, signature: bytes) -> None:
+    path = written(tmp_path, header(TERMS.pack(), signature=signature))
+    with pytest.raises(LogError, match="not signed by its owner"):
+        log.read(path)
 
 
 def test_the_documented_bytes_are_read(tmp_path: Path) -> None:
@@ -131,8 +190,8 @@ def test_a_log_without_records_is_whole(tmp_path: Path) -> None:
 
 
 def test_appended_messages_are_in_the_file_before_it_is_closed(tmp_path: Path) -> None:
-    run_log = RunLog.create(tmp_path / "log", MANIFEST)
-    run_log.append(MESSAGES)
+    run_log = RunLog.create(tmp_path / "log", BEGUN)
+    run_log.append([], plain(MESSAGES))
     assert log.read(tmp_path / "log").messages == MESSAGES
     run_log.close()
 
@@ -160,8 +219,8 @@ def test_the_last_digest_counts_and_messages_may_follow_it(tmp_path: Path) -> No
 def test_what_is_appended_is_read(folder: Path, messages: list[Message]) -> None:
     path = folder / "round-trip"
     path.unlink(missing_ok=True)
-    run_log = RunLog.create(path, MANIFEST)
-    run_log.append(messages)
+    run_log = RunLog.create(path, BEGUN)
+    run_log.append([], plain(messages))
     run_log.close()
     assert log.read(path).messages == messages
 
@@ -171,7 +230,7 @@ def test_resume_goes_on_after_the_last_whole_record(tmp_path: Path) -> None:
     contents = log.read(path)
     assert contents.torn == len(RECORDS[1]) - 3
     run_log = RunLog.resume(path, contents)
-    run_log.append(MESSAGES[1:])
+    run_log.append([], plain(MESSAGES[1:]))
     run_log.close()
     assert path.read_bytes() == WHOLE
 
@@ -179,13 +238,13 @@ def test_resume_goes_on_after_the_last_whole_record(tmp_path: Path) -> None:
 def test_resume_of_a_log_without_records(tmp_path: Path) -> None:
     path = written(tmp_path, HEADER)
     run_log = RunLog.resume(path, log.read(path))
-    run_log.append(MESSAGES)
+    run_log.append([], plain(MESSAGES))
     run_log.close()
     assert path.read_bytes() == WHOLE
 
 
 def test_close_may_be_called_again(tmp_path: Path) -> None:
-    run_log = RunLog.create(tmp_path / "log", MANIFEST)
+    run_log = RunLog.create(tmp_path / "log", BEGUN)
     run_log.close()
     run_log.close()
     assert (tmp_path / "log").read_bytes() == HEADER
@@ -194,19 +253,19 @@ def test_close_may_be_called_again(tmp_path: Path) -> None:
 def test_create_leaves_a_file_that_is_there_alone(tmp_path: Path) -> None:
     path = written(tmp_path, b"something else")
     with pytest.raises(LogError, match="already"):
-        RunLog.create(path, MANIFEST)
+        RunLog.create(path, BEGUN)
     assert path.read_bytes() == b"something else"
 
 
 def test_create_replaces_the_remains_of_one_that_was_interrupted(tmp_path: Path) -> None:
     (tmp_path / "log.new").write_bytes(HEADER[:10])
-    RunLog.create(tmp_path / "log", MANIFEST).close()
+    RunLog.create(tmp_path / "log", BEGUN).close()
     assert (tmp_path / "log").read_bytes() == HEADER
 
 
 def test_create_needs_a_folder(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="cannot write"):
-        RunLog.create(tmp_path / "missing" / "log", MANIFEST)
+        RunLog.create(tmp_path / "missing" / "log", BEGUN)
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -219,17 +278,31 @@ def test_a_folder_is_no_log(tmp_path: Path) -> None:
         log.read(tmp_path)
 
 
-def test_a_full_disk_is_an_error_and_costs_no_whole_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_full_disk_is_an_error_and_leaves_the_log_as_it_was(tmp_path: Path, resumed: bool) -> None:
     path = tmp_path / "log"
-    run_log = RunLog.create(path, MANIFEST)
-    run_log.append(MESSAGES[:1])
+    run_log = RunLog.create(path, BEGUN)
+    run_log.append([], plain(MESSAGES[:1]))
     with files_of_at_most(ENDS[1] + 10), pytest.raises(LogError, match="cannot append"):
-        run_log.append(MESSAGES[1:])
+        run_log.append([], plain(MESSAGES[1:]))
     contents = log.read(path)
     assert contents.messages == MESSAGES[:1]
-    assert contents.torn == 10
+    assert contents.torn == 0
+    run_log.append([], plain(MESSAGES[1:]))
     run_log.close()
     assert log.read(path).messages == MESSAGES
+
+
+def test_a_log_closes_on_a_disk_that_is_still_full(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    run_log = RunLog.create(path, BEGUN)
+    with files_of_at_most(ENDS[0] + 10):
+        with pytest.raises(LogError, match="free some space"):
+            run_log.append([], plain(MESSAGES))
+        run_log.close()
+    with pytest.raises(ValueError, match="closed"):
+        run_log.append([], plain(MESSAGES))
+    assert log.read(path).messages == []
 
 
 # Torn tails
@@ -282,7 +355,7 @@ def test_a_short_tail_of_garbage_costs_no_whole_record(folder: Path, tail: bytes
 
 
 def test_a_long_tail_of_garbage_is_damage(tmp_path: Path) -> None:
-    path = written(tmp_path, WHOLE + b"\xaa" * 10_000)
+    path = written(tmp_path, WHOLE + b"\xaa" * 70_000)
     with pytest.raises(LogDamagedError, match=f"byte {len(WHOLE)} "):
         log.read(path)
 
@@ -395,16 +468,17 @@ def test_a_checked_record_that_is_no_message_is_damage_at_its_offset(tmp_path: P
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (header(version=2), "version 2"),
+        (header(version=1), "version 1, .*reads version 2"),
+        (header(version=3), "version 3"),
         (header(version=0xFFFF) + RECORDS[0], "version 65535"),
         (header(flags=1), "flags 1"),
-        (header(magic=b"SSEEDLOh"), "not a gradient log"),
+        (b"SSEEDLOh" + HEADER[8:], "not a gradient log"),
         (b"", "not a gradient log"),
         (b"PK\x03\x04" + bytes(100), "not a gradient log"),
         (HEADER[:12] + b"\xff\xff\xff\xff" + HEADER[16:], "cut off"),
         (HEADER[:-1] + bytes([HEADER[-1] ^ 1]), "damaged in its header"),
     ],
-    ids=["future", "far future", "flags", "magic", "empty", "zip", "huge manifest", "check"],
+    ids=["past", "future", "far future", "flags", "magic", "empty", "zip", "huge manifest", "check"],
 )
 def test_a_header_of_another_kind_is_refused_and_named(tmp_path: Path, data: bytes, says: str) -> None:
     path = written(tmp_path, data)

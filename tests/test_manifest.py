@@ -13,9 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared_seed.directions import Family
 from shared_seed.errors import ManifestMismatchError
-from shared_seed.manifest import LARGEST_PACKED, LARGEST_UNPACKED, Limits, Manifest, TensorSpec
+from shared_seed.identity import Key
+from shared_seed.manifest import (
+    LARGEST_PACKED,
+    LARGEST_UNPACKED,
+    MOST_KEYS,
+    Admission,
+    Limits,
+    Manifest,
+    TensorSpec,
+)
+from shared_seed.noise import Family
 
 TENSORS = (
     TensorSpec(name="embed.weight", shape=(48, 12), family=Family.RANK1, exponent=21, digest="0123abcd"),
@@ -33,8 +42,9 @@ BASE = Manifest(
     limits=Limits(learning_rate=0.5, samples_per_message=8),
 )
 CANONICAL = (
-    b'{"epsilon":0.00390625,"format":1,"frozen_digest":"c0ffee",'
-    b'"limits":{"learning_rate":0.5,"samples_per_message":8},"lockstep":true,"model":"tiny","recipe":null,'
+    b'{"admission":{"keys":[],"mode":"open"},"epsilon":0.00390625,"format":2,"frozen_digest":"c0ffee",'
+    b'"limits":{"bytes_per_second":1000000,"learning_rate":0.5,"samples_per_message":8,"streams_per_key":1024},'
+    b'"lockstep":true,"model":"tiny","nonce":"","owner":"","recipe":null,'
     b'"rounds":100,"run":"0123456789abcdef0123456789abcdef","scale_exponent":0,"start_with":2,"tensors":['
     b'{"digest":"0123abcd","exponent":21,"family":"rank1","name":"embed.weight","shape":[48,12]},'
     b'{"digest":"ff","exponent":20,"family":"dense","name":"norm.bias","shape":[12]}]}'
@@ -114,6 +124,9 @@ def test_order_of_keys_and_spaces_do_not_change_the_digest() -> None:
 LIMITS = {"learning_rate": 0.25, "samples_per_message": 8}
 CHANGES: dict[str, Any] = {
     "run": "f" * 32,
+    "nonce": "5e" * 16,
+    "owner": "5e" * 32,
+    "admission": {"mode": "keys", "keys": ("5e" * 32,)},
     "model": "other",
     "frozen_digest": "ab",
     "epsilon": 2.0**-9,
@@ -123,6 +136,7 @@ CHANGES: dict[str, Any] = {
     "lockstep": False,
     "limits": LIMITS,
     "recipe": {"steps": 3},
+    "aggregation": {"kind": "clip", "factor": 3.0, "trim": 0.25},
 }
 
 
@@ -171,14 +185,83 @@ def test_check_equal_sees_every_difference_that_changes_the_digest(
         with_(recipe=ours).check_equal(with_(recipe=theirs))
 
 
+# Owner and admission
+
+OWNER = Key(b"\x01" * 32)
+OWNED = with_(owner=OWNER.public.hex(), admission={"mode": "invite"})
+
+
+def test_the_owner_signs_the_digest() -> None:
+    signature = OWNED.sign(OWNER)
+    assert signature == OWNER.sign(b"shared-seed manifest" + OWNED.digest())
+    OWNED.check_signature(signature)
+    Manifest.unpack(OWNED.pack()).check_signature(signature)
+
+
+@pytest.mark.parametrize("length", [0, 63, 65])
+def test_a_signature_of_another_size_is_refused(length: int) -> None:
+    with pytest.raises(ManifestMismatchError, match=f"not signed by its owner, {OWNED.owner}"):
+        OWNED.check_signature((OWNED.sign(OWNER) + b"x")[:length])
+
+
+@pytest.mark.parametrize("position", range(64))
+def test_a_signature_with_a_changed_byte_is_refused(position: int) -> None:
+    wrong = bytearray(OWNED.sign(OWNER))
+    wrong[position] ^= 1
+    with pytest.raises(ManifestMismatchError, match="not signed by its owner"):
+        OWNED.check_signature(bytes(wrong))
+
+
+def test_a_signature_by_another_or_of_other_terms_is_refused() -> None:
+    theirs = Manifest.model_validate(OWNED.model_dump() | {"rounds": 101})
+    for signature in (OWNED.sign(Key(b"\x02" * 32)), theirs.sign(OWNER), OWNER.sign(OWNED.digest())):
+        with pytest.raises(ManifestMismatchError, match="not signed by its owner"):
+            OWNED.check_signature(signature)
+
+
+def test_where_nobody_owns_a_run_nothing_needs_to_be_signed() -> None:
+    BASE.check_signature(b"")
+
+
+def test_the_order_in_which_keys_are_listed_changes_nothing() -> None:
+    first, second = "01" * 32, "02" * 32
+    one, other = (
+        with_(admission={"mode": "keys", "keys": keys}) for keys in ((first, second), [second, first, second])
+    )
+    assert one.admission == other.admission == Admission(mode="keys", keys=(first, second))
+    assert one.digest() == other.digest() != BASE.digest()
+    assert Manifest.unpack(one.pack()) == one
+
+
+def test_the_most_keys_can_be_listed() -> None:
+    keys = tuple(f"{n:064x}" for n in range(MOST_KEYS))
+    one = with_(admission={"mode": "keys", "keys": keys})
+    assert Manifest.unpack(one.pack()).admission.keys == keys
+
+
 # Strictness
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("format", 2),
-        ("format", "1"),
+        ("format", 1),
+        ("format", 3),
+        ("format", "2"),
+        ("owner", "5E" * 32),
+        ("owner", "5e" * 31),
+        ("owner", "5e" * 32 + "\n"),
+        ("owner", None),
+        ("admission", None),
+        ("admission", {"mode": "everybody"}),
+        ("admission", {"mode": "open", "keys": ["5e" * 32]}),
+        ("admission", {"mode": "invite"}),  # and no owner
+        ("admission", {"mode": "keys", "keys": ["5E" * 32]}),
+        ("admission", {"mode": "keys", "keys": ["5e" * 33]}),
+        ("admission", {"mode": "keys", "keys": "5e" * 32}),
+        ("admission", {"mode": "keys", "keys": [None]}),
+        ("admission", {"mode": "keys", "keys": ["5e" * 32] * (MOST_KEYS + 1)}),
+        ("admission", {"mode": "keys", "more": 1}),
         ("run", "F" * 32),
         ("run", "0" * 31),
         ("run", "0" * 32 + "\n"),
@@ -208,6 +291,11 @@ def test_check_equal_sees_every_difference_that_changes_the_digest(
         ("limits", {"learning_rate": 1.0, "samples_per_message": 0}),
         ("limits", {"learning_rate": 1.0, "samples_per_message": 256}),
         ("limits", {"learning_rate": 1.0}),
+        ("limits", {"learning_rate": 1.0, "samples_per_message": 8, "streams_per_key": 0}),
+        ("limits", {"learning_rate": 1.0, "samples_per_message": 8, "streams_per_key": 65536}),
+        ("limits", {"learning_rate": 1.0, "samples_per_message": 8, "bytes_per_second": 999}),
+        ("limits", {"learning_rate": 1.0, "samples_per_message": 8, "bytes_per_second": 1 << 48}),
+        ("limits", {"learning_rate": 1.0, "samples_per_message": 8, "bytes_per_second": 1e6}),
         ("limits", {"learning_rate": 1.0, "samples_per_message": 8, "more": 1}),
         ("recipe", []),
         ("recipe", "text"),

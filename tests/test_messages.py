@@ -1,29 +1,18 @@
-"""Messages as bytes, fed with everything that is not one; and the set of them."""
+"""Messages as bytes, fed with everything that is not one."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import random
 import struct
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared_seed.errors import EquivocationError, MessageError
-from shared_seed.messages import (
-    LARGEST,
-    MOST_CODES,
-    MOST_STREAMS,
-    SMALLEST,
-    WINDOW,
-    Message,
-    MessageSet,
-    Stream,
-    as_float32,
-)
+from shared_seed.errors import MessageError
+from shared_seed.messages import LARGEST, MOST_CODES, SMALLEST, Message, Stream, as_float32
 from shared_seed.noise import Sample, stream_key
+from shared_seed.signed import Signed
 
 GOLDEN = bytes.fromhex(
     "01"  # kind
@@ -42,11 +31,7 @@ rates = st.floats(0, width=32, allow_nan=False, allow_infinity=False).map(abs)
 codes = st.binary(min_size=1, max_size=MOST_CODES)
 messages = st.builds(Message, streams, words, words, rates, codes)
 
-A, B, C = (Stream(bytes([n]) * 12, n) for n in (1, 2, 3))
-
-
-def message(stream: Stream, number: int, code: int = 0x38, round_: int = 0) -> Message:
-    return Message(stream, number, round_, 0.25, bytes([code]))
+A = Stream(bytes([1]) * 12, 1)
 
 
 def is_refused_or_canonical(data: bytes) -> bool:
@@ -67,7 +52,7 @@ def test_bytes_are_the_documented_ones() -> None:
 
 def test_a_message_with_one_code_has_thirty_bytes() -> None:
     assert (SMALLEST, LARGEST) == (30, 284)
-    assert len(message(A, 0).encode()) == 30
+    assert len(Message(A, 0, 0, 0.25, b"\x38").encode()) == 30
 
 
 @settings(max_examples=200)
@@ -189,155 +174,41 @@ def test_samples_number_the_codes_under_the_key_of_the_stream() -> None:
     ]
 
 
-# The set
-
-EIGHT = [message(s, n) for s, count in ((A, 4), (B, 3), (C, 1)) for n in range(count)]
-
-
-@given(order=st.permutations(EIGHT))
-def test_the_order_of_arrival_does_not_matter(order: list[Message]) -> None:
-    found = MessageSet(order)
-    assert set(found) == set(EIGHT)
-    assert found.version() == {A: 4, B: 3, C: 1}
-    assert len(found) == 8
+@given(one=messages)
+def test_a_body_with_stream_and_number_is_the_message(one: Message) -> None:
+    assert Message.of_body(one.stream, one.number, one.body()) == one
+    assert len(one.body()) == 8 + len(one.codes)
 
 
-@given(arrivals=st.lists(st.sampled_from(EIGHT), max_size=30))
-def test_it_holds_what_came_once_each_and_counts_each_gapless_beginning(arrivals: list[Message]) -> None:
-    found = MessageSet()
-    new = [one for one in arrivals if found.add(one)]
-    assert len(new) == len(set(arrivals)) == len(found)
-    assert set(found) == set(new) == set(arrivals)
-    assert all(one in found for one in arrivals)
-    assert not any(one in found for one in set(EIGHT) - set(arrivals))
-    for stream in (A, B, C):
-        numbers = {one.number for one in arrivals if one.stream == stream}
-        gapless = next(n for n in itertools.count() if n not in numbers)
-        assert found.version().get(stream, 0) == gapless
+@pytest.mark.parametrize("body", [b"", bytes(8), bytes(8) + bytes(MOST_CODES + 1), b"\xff" * 9])
+def test_a_body_that_is_none_is_refused(body: bytes) -> None:
+    with pytest.raises(MessageError):
+        Message.of_body(A, 0, body)
 
 
-def test_a_duplicate_is_not_new() -> None:
-    found = MessageSet([message(A, 0)])
-    assert found.add(message(A, 0)) is False
-    assert found.add(message(A, 1)) is True
-    assert found.add_all([message(A, 1), message(A, 2), message(A, 2)]) == [message(A, 2)]
+@pytest.mark.parametrize("number", [-1, 1 << 32])
+def test_a_body_with_a_number_beyond_32_bits_is_refused(number: int) -> None:
+    with pytest.raises(MessageError, match="number"):
+        Message.of_body(A, number, bytes(9))
 
 
-def test_iteration_goes_by_stream_and_number() -> None:
-    found = MessageSet([message(B, 1), message(A, 2), message(B, 0), message(A, 0)])
-    assert [(m.stream, m.number) for m in found] == [(B, 0), (B, 1), (A, 0), (A, 2)]
-    assert found.streams == (B, A)
+# With a signature
+
+SIGNATURE = bytes(range(64))
 
 
-def test_the_version_vector_stops_at_the_first_gap() -> None:
-    found = MessageSet([message(A, n) for n in (0, 1, 3, 4)])
-    assert found.version() == {A: 2}
-    found.add(message(A, 2))
-    assert found.version() == {A: 5}
+@given(one=messages, signature=st.sampled_from([b"", SIGNATURE]))
+def test_signed_messages_are_read_as_written(one: Message, signature: bytes) -> None:
+    signed = Signed(one, signature)
+    assert Signed.decode(signed.encode()) == signed
+    assert len(signed.encode()) == len(one.encode()) + len(signature)
 
 
-def test_the_version_vector_is_a_copy() -> None:
-    found = MessageSet([message(A, 0)])
-    found.version()[A] = 99
-    assert found.version() == {A: 1}
+def test_a_signed_message_has_the_documented_bytes() -> None:
+    assert Signed(EXAMPLE, SIGNATURE).encode() == b"\x04" + GOLDEN[1:] + SIGNATURE
 
 
-@pytest.mark.parametrize(
-    ("theirs", "lacking"),
-    [
-        ({}, {}),
-        ({A: 2}, {}),
-        ({A: 1}, {}),
-        ({A: 7}, {A: (2, 7)}),
-        ({B: 3}, {B: (0, 3)}),
-        ({A: 3, B: 0, C: 1}, {A: (2, 3), C: (0, 1)}),
-    ],
-)
-def test_lacks_names_the_ranges_that_another_has_more(
-    theirs: dict[Stream, int], lacking: dict[Stream, tuple[int, int]]
-) -> None:
-    assert MessageSet([message(A, 0), message(A, 1), message(A, 5)]).lacks(theirs) == lacking
-
-
-@given(mine=st.sets(st.sampled_from(EIGHT)), theirs=st.sets(st.sampled_from(EIGHT)))
-def test_what_one_lacks_is_what_the_other_slices(mine: set[Message], theirs: set[Message]) -> None:
-    receiver, sender = MessageSet(mine), MessageSet(theirs)
-    for stream, (start, stop) in receiver.lacks(sender.version()).items():
-        receiver.add_all(sender.slice(stream, start, stop, 100))
-    assert all(receiver.version().get(s, 0) >= count for s, count in sender.version().items())
-    assert not receiver.lacks(sender.version())
-
-
-@pytest.mark.parametrize(
-    ("start", "stop", "most", "numbers"),
-    [
-        (0, 4, 10, [0, 1, 2]),
-        (0, 2, 10, [0, 1]),
-        (1, 3, 10, [1, 2]),
-        (0, 3, 2, [0, 1]),
-        (0, 3, 0, []),
-        (2, 1, 10, []),
-        (4, 6, 10, []),
-        (0, 2**32 - 1, 10, [0, 1, 2]),
-    ],
-)
-def test_slice_gives_what_is_there_without_a_gap(start: int, stop: int, most: int, numbers: list[int]) -> None:
-    found = MessageSet([message(A, n) for n in (0, 1, 2, 5)])
-    assert [m.number for m in found.slice(A, start, stop, most)] == numbers
-
-
-def test_slice_of_an_unknown_stream_is_empty() -> None:
-    assert MessageSet().slice(A, 0, 10, 10) == []
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        message(A, 1, code=0x39),
-        message(A, 1, round_=9),
-        Message(A, 1, 0, 0.5, b"\x38"),
-        Message(A, 1, 0, 0.25, b"\x38\x38"),
-    ],
-    ids=["code", "round", "rate", "length"],
-)
-def test_two_messages_under_one_number_are_an_equivocation_and_the_first_stays(other: Message) -> None:
-    found = MessageSet([message(A, 0), message(A, 1)])
-    with pytest.raises(EquivocationError, match="number 1"):
-        found.add(other)
-    assert list(found) == [message(A, 0), message(A, 1)]
-    assert message(A, 1) in found
-    assert other not in found
-
-
-def test_a_number_too_far_beyond_the_first_gap_is_refused_and_leaves_no_trace() -> None:
-    found = MessageSet()
-    with pytest.raises(MessageError, match="beyond"):
-        found.add(message(A, WINDOW))
-    assert found.streams == ()
-    assert found.add(message(A, WINDOW - 1))
-    found.add(message(A, 0))
-    assert found.add(message(A, WINDOW))
-    assert found.version() == {A: 1}
-
-
-def test_too_many_streams_are_refused_and_known_ones_go_on() -> None:
-    found = MessageSet(message(Stream(n.to_bytes(12, "little")), 0) for n in range(MOST_STREAMS))
-    with pytest.raises(MessageError, match="streams"):
-        found.add(message(A, 0))
-    assert len(found.streams) == len(found) == MOST_STREAMS
-    assert found.add(message(Stream(bytes(12)), 1))
-
-
-def test_a_long_stream_in_reverse_takes_linear_time() -> None:
-    # Quadratic work on 60 000 messages would exceed the time limit of a test by far.
-    count = WINDOW - 1
-    found = MessageSet(message(A, n) for n in reversed(range(count)))
-    assert found.version() == {A: count}
-
-
-def test_a_random_history_equals_its_sorted_one() -> None:
-    history = [message(s, n, code=n % 127) for s in (A, B, C) for n in range(500)]
-    random.Random(1).shuffle(history)
-    assert sorted(MessageSet(history), key=lambda m: (m.stream, m.number)) == sorted(
-        history, key=lambda m: (m.stream, m.number)
-    )
+@pytest.mark.parametrize("length", [*range(SMALLEST + 64), LARGEST + 65])
+def test_a_signed_message_of_another_length_is_refused(length: int) -> None:
+    with pytest.raises(MessageError):
+        Signed.decode((b"\x04" + GOLDEN[1:29] + bytes(400))[:length])

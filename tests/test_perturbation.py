@@ -13,10 +13,9 @@ from torch import Tensor, nn
 import models
 from models import EPSILON, SAMPLE
 from shared_seed import perturbation as perturbation_module
-from shared_seed.directions import Family
 from shared_seed.errors import ModelError
 from shared_seed.grid import LIMIT
-from shared_seed.noise import Sample
+from shared_seed.noise import Family, Sample
 from shared_seed.perturbation import Perturbation
 from shared_seed.weights import Choice, Weights
 

@@ -26,9 +26,10 @@ import shared_seed.probe
 from models import EPSILON, SAMPLE
 from shared_seed import directions
 from shared_seed.errors import ModelError, RecipeError
+from shared_seed.grid import check_epsilon
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
-from shared_seed.probe import Measurement, Probe, check_epsilon
+from shared_seed.probe import Measurement, Probe
 from shared_seed.weights import Choice, Weights
 
 INPUTS = torch.linspace(-1, 1, 60).view(10, 6)

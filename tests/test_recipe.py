@@ -11,8 +11,12 @@ import yaml
 
 from shared_seed import recipe
 from shared_seed.errors import RecipeError
+from shared_seed.identity import Key
+from shared_seed.manifest import Admission
 from shared_seed.recipe import Recipe, TrainerName
+from shared_seed.run import settings_for
 
+KEY = Key(b"\x01" * 32).public.hex()
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
 
 GOOD: dict[str, Any] = {
@@ -54,6 +58,33 @@ def test_a_minimal_recipe_has_defaults() -> None:
     assert parsed.swarm.lockstep
     assert parsed.lora is not None
     assert parsed.lora.targets == ("q_proj", "v_proj")
+
+
+def test_admission_is_open_by_default_and_reaches_the_settings(tmp_path: Path) -> None:
+    assert settings_for(recipe.parse(GOOD, "here"), tmp_path).admission == Admission()
+    listed = changed("swarm.admission", "invite")
+    listed["swarm"]["keys"] = [KEY.upper()]
+    parsed = recipe.parse(listed, "here")
+    assert settings_for(parsed, tmp_path).admission == Admission(mode="invite", keys=(KEY,))
+    assert settings_for(parsed, tmp_path, invite=None).admission.mode == "invite"
+    assert recipe.parse(parsed.model_dump(mode="json"), "here") == parsed
+
+
+def test_admission_can_be_overridden_in_part_or_whole() -> None:
+    parsed = recipe.parse(changed("swarm.admission", "keys"), "here")
+    listed = parsed.admitting(None, [KEY])
+    assert (listed.swarm.admission, listed.swarm.keys, listed.swarm.peers) == ("keys", (KEY,), 2)
+    assert listed.admitting("invite", ()).swarm.who_is_admitted() == Admission(mode="invite", keys=(KEY,))
+    assert listed.admitting("open", ()).swarm.who_is_admitted() == Admission()
+    assert listed.admitting(None, ()) == listed
+    with pytest.raises(RecipeError, match="keys are listed, but admission is open"):
+        recipe.parse(GOOD, "here").admitting(None, [KEY])
+    with pytest.raises(RecipeError, match="is not a peer's key"):
+        listed.admitting(None, [KEY[:-1]])
+
+
+def test_keys_in_an_open_run_are_refused_since_they_would_keep_nobody_out() -> None:
+    assert "keys are listed, but admission is open" in refusal(changed("swarm.keys", [KEY]))
 
 
 @pytest.mark.parametrize(
@@ -136,10 +167,26 @@ def test_a_missing_key_is_named(path: str) -> None:
         ("swarm.peers", 0),
         ("swarm.deadline", 0),
         ("swarm.lockstep", "perhaps"),
+        ("swarm.admission", "everybody"),
+        ("swarm.keys", ["5e"]),
+        ("swarm.keys", ["00" * 32]),
+        ("swarm.keys", KEY),
+        ("swarm.keys", [KEY] * 4097),
+        ("swarm.aggregation", "median"),
+        ("swarm.factor", 0),
+        ("swarm.trim", 0.5),
     ],
 )
 def test_a_wrong_value_is_refused_where_it_stands(path: str, value: Any) -> None:
     assert path in refusal(changed(path, value))
+
+
+def test_the_aggregation_of_a_recipe_reaches_the_settings() -> None:
+    content = changed("swarm", {"aggregation": "trimmed", "factor": 2, "trim": 0.125})
+    settings = settings_for(recipe.parse(content, "here"), Path("run"))
+    assert (settings.aggregation, settings.factor, settings.trim) == ("trimmed", 2.0, 0.125)
+    plain = settings_for(recipe.parse(changed("title", ""), "here"), Path("run"))
+    assert (plain.aggregation, plain.factor, plain.trim) == ("sum", 3.0, 0.25)
 
 
 def test_weights_in_bfloat16_compute_in_bfloat16() -> None:

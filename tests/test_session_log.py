@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-import models
 from shared_seed import log
+from shared_seed.admission import Introduction
+from shared_seed.archive import Archive
 from shared_seed.errors import LogError
 from shared_seed.folder import LOG_NAME
+from shared_seed.identity import Key
 from shared_seed.log import RunLog
+from shared_seed.messages import Message, Stream
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.training import Training
@@ -25,8 +28,13 @@ def test_a_log_with_a_gap_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     session.close()
     path = tmp_path / LOG_NAME
     contents = log.read(path)
+    writer, archive = Key.fresh(), Archive(contents.manifest)
+    introduction = Introduction(writer.public, b"a label.")
+    archive.introduce(introduction)
+    stream = Stream(introduction.peer(contents.manifest.run_bytes))
+    first, _, third = (archive.publish(Message(stream, n, n, 0.125, b"\x35"), writer) for n in range(3))
     held = RunLog.resume(path, contents)
-    held.append([models.message(7, number, 0.001, b"\x35") for number in (0, 2)])
+    held.append([introduction], [first, third])
     held.close()
     before = path.read_bytes()
     with pytest.raises(LogError, match="lacks messages before some that it holds"):

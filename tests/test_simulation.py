@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from shared_seed.messages import Message, MessageSet
+from shared_seed import identity
+from shared_seed.errors import MessageError
+from shared_seed.messages import Message
+from shared_seed.swarm import wire
+from shared_seed.swarm.output import Publish
+from shared_seed.swarm.wire import State
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHAPES = ["flat", "hubs", "relayed", "tree"]
@@ -23,11 +28,13 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_survivors_hold_equal_sets_after_loss_churn_and_a_partition(shape: str, seed: int, lockstep: bool) -> None:
     from simulate import ROUGH
+    from simulation.shared import shared_decoding
     from simulation.verdict import broken
     from simulation.world import World
 
     world = World(replace(ROUGH, shape=shape, seed=seed, lockstep=lockstep, peers=20, churn=0.5))
-    world.run()
+    with shared_decoding(1000):
+        world.run()
     assert broken(world) == []
     assert world.network.lost > 100
     assert world.equal_since is not None
@@ -45,6 +52,7 @@ def test_a_calm_simulation_loses_nothing_and_fetches_nothing(shape: str) -> None
     assert (row.broken, row.lost, row.late) == ([], 0, 0)
     assert row.messages == 27
     assert row.received_frames["catch-up"] == 0
+    assert row.received_frames["statement"] == 0
     # Every message reaches every peer, and comes back to its sender from where it was forwarded.
     assert row.received_frames["gradient"] >= 26
     assert row.equal is not None
@@ -63,10 +71,28 @@ def test_a_seed_is_a_trace() -> None:
     first = digest(1)
     assert first == digest(1)
     assert first != digest(2)
-    # Decoding once for all changes nothing, not even where it forgets all the time.
+    decode, verify, read = wire.decode, identity.verify, Message.decode
+    # Decoding and verifying once for all changes nothing, not even where it forgets all the time.
     for most in (1, 1000):
         with shared_decoding(most):
+            assert (wire.decode, identity.verify) != (decode, verify)
             assert digest(1) == first
+        assert (wire.decode, identity.verify, Message.decode) == (decode, verify, read)
+
+
+def test_what_somebody_has_not_signed_is_refused_while_decoding_is_shared() -> None:
+    from simulation.shared import shared_decoding
+    from simulation.world import Scenario, World
+
+    world = World(Scenario(peers=3, rounds=1))
+    with shared_decoding(1000):
+        world.run()
+        hub, other = (peer.protocol for peer in world.survivors[:2])
+        (forged,) = other.enter(State.TRAINING, 7, 1e6)
+        assert isinstance(forged, Publish)
+        with pytest.raises(MessageError, match="not signed"):
+            hub.hear(forged.frame[:-1] + bytes([forged.frame[-1] ^ 1]), 1e6, forward=True)
+        assert hub.hear(forged.frame, 1e6, forward=True)
 
 
 @pytest.mark.parametrize("peers", [2, 8, 9, 64, 65, 600])
@@ -97,19 +123,21 @@ def test_what_is_broken_is_seen() -> None:
     world.run()
     assert broken(world) == []
     victim = world.survivors[2]
-    name, whole = victim.protocol.name, victim.protocol.messages
-    victim.protocol.messages = MessageSet(list(whole)[:-1])
-    assert broken(world) == ["sets differ", "weights are not those of the sets"]
-    victim.protocol.messages = whole
+    name, stream = victim.protocol.author.name, victim.protocol.author.stream
     victim.weights += 1
     victim.done = False
     assert broken(world) == [f"1 have not finished: {name}", "weights differ"]
     victim.weights, victim.done = victim.weights - 1, True
-    stream = victim.protocol.stream
     world.published[stream].append(Message(stream, 2, 2, 0.5, b"x"))
     assert broken(world) == [f"1 messages of {name} are missing"]
     del world.published[stream][1:]
     assert broken(world)[0] == "1 messages that nobody published"
+    world = World(Scenario(peers=4, rounds=2))
+    world.run()
+    victim = world.survivors[2]
+    victim.protocol.archive.rounds = 1 << 11
+    victim.protocol.publish(Message(victim.protocol.author.stream, 2, 1 << 10, 0.5, b"x"), 1e6)
+    assert broken(world) == ["sets differ", "weights are not those of the sets"]
 
 
 def test_a_narrow_line_takes_longer() -> None:
@@ -117,7 +145,7 @@ def test_a_narrow_line_takes_longer() -> None:
     from simulation.world import Scenario, World
 
     ends = []
-    for rate in (None, 20_000):
+    for rate in (None, 3_000):
         world = World(Scenario(peers=12, rounds=2, weather=Weather(rate=rate)))
         world.run()
         ends.append(world.calendar.now)
@@ -131,3 +159,71 @@ def test_the_past_is_not_on_the_calendar() -> None:
     calendar.put(3, lambda: calendar.put(3, print))
     with pytest.raises(ValueError, match="3 ms is past"):
         calendar.run(10, lambda: True)
+
+
+@pytest.mark.parametrize("setting", ["calm", "rough"])
+@pytest.mark.parametrize("shape", ["flat", "relayed", "tree"])
+def test_a_swarm_with_stand_ins_is_much_like_one_without(shape: str, setting: str) -> None:
+    from simulate import SETTINGS
+    from simulation.result import Result, result
+    from simulation.shared import shared_decoding
+    from simulation.world import World
+
+    def simulated(whole: int | None) -> Result:
+        world = World(replace(SETTINGS[setting], shape=shape, peers=60, whole=whole))
+        with shared_decoding(1000):
+            world.run()
+        return result(setting, world)
+
+    full, part = simulated(None), simulated(12)
+    assert full.broken == part.broken == []
+    assert full.whole == full.peers + full.relays
+    assert part.whole < full.whole / 2
+    assert part.events < full.events / 2
+    assert part.messages == pytest.approx(full.messages, rel=0.1)
+    assert part.rate == pytest.approx(full.rate, rel=0.25)
+    assert part.busiest_rate == pytest.approx(full.busiest_rate, rel=0.25)
+    assert part.equal is not None
+    assert part.equal < 20
+
+
+def test_the_part_of_a_swarm_that_is_whole_hangs_together() -> None:
+    from simulation.topology import TOPOLOGIES, sample
+
+    for shape in SHAPES:
+        topology = TOPOLOGIES[shape](2000)
+        whole = sample(topology, 16)
+        peers = [address for address in whole if address < 2000]
+        assert 16 <= len(peers) <= 17
+        assert all(target in whole for address in whole for target in topology.dials[address])
+        assert sum(address >= 1000 for address in peers) >= 4
+    assert sample(TOPOLOGIES["tree"](2000), 16) & set(range(8)) == set(range(8))
+
+
+def test_what_a_stand_in_publishes_while_its_line_is_cut_comes_later_and_in_order() -> None:
+    from simulation.network import Weather
+    from simulation.verdict import broken
+    from simulation.world import Scenario, World
+
+    world = World(
+        Scenario("tree", 40, rounds=4, whole=10, lockstep=False, weather=Weather(parted=(8_000, 20_000)))
+    )
+    world.run()
+    assert broken(world) == []
+    upper = [peer for peer in world.stand_ins if int(peer.protocol.author.name[4:]) >= 20]
+    assert len(upper) > 10
+    assert all(len(world.published[peer.protocol.author.stream]) == 4 for peer in upper)
+
+
+def test_who_is_cut_off_while_the_others_finish_and_go_ends_with_a_set_of_its_own() -> None:
+    from simulation.network import Weather
+    from simulation.verdict import broken
+    from simulation.world import Scenario, World
+
+    ends = {}
+    for until in (22_000, 90_000):
+        world = World(Scenario("tree", 10, rounds=4, weather=Weather(parted=(10_000, until))))
+        world.run()
+        ends[until] = broken(world)
+    assert ends[22_000] == []
+    assert "sets differ" in ends[90_000]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from shared_seed.messages import Message
 from shared_seed.optimizer import Groups
 from shared_seed.session import Session
 from shared_seed.settings import Settings
+from shared_seed.signed import Signed
 from shared_seed.snapshot import Snapshot
 from shared_seed.training import Training
 
@@ -189,5 +191,6 @@ def test_another_peer_goes_on_in_the_last_of_its_streams() -> None:
     assert snapshot.of_peer(snapshot.stream.peer) == snapshot
     (message, *_) = snapshot.contents.messages
     later = Message(message.stream.restarted(), 0, 2, message.learning_rate, message.codes)
-    snapshot.contents.messages.append(later)
-    assert snapshot.of_peer(message.stream.peer).stream == later.stream
+    contents, (count, digest) = snapshot.contents, snapshot.contents.digest or (0, b"")
+    longer = replace(contents, signed=[*contents.signed, Signed(later)], digest=(count + 1, digest))
+    assert replace(snapshot, contents=longer).of_peer(message.stream.peer).stream == later.stream

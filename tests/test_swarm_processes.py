@@ -138,6 +138,30 @@ def test_a_peer_killed_and_restarted_ends_with_the_same_bits(
     assert len(streams) == 4, "the restarted peer writes a stream of its own"
 
 
+@pytest.mark.parametrize("rule", ["clip", "trimmed"])
+def test_rounds_that_messages_come_late_to_end_with_the_same_bits(
+    start: Start, address: str, tmp_path: Path, rule: str
+) -> None:
+    common = ["--rounds", 500, "--pause", 0.05, "--deadline", 1, "--aggregation", rule]
+    words: dict[int, list[object]] = {
+        0: ["--listen", address, "--start-with", 3, *common],
+        1: ["--join", address, *common],
+        2: ["--join", address, *common],
+    }
+    peers = {n: start(n, tmp_path / str(n), *words[n]) for n in words}
+    peers[1].until(event="step", round=30)
+    peers[1].process.send_signal(signal.SIGSTOP)
+    peers[0].until(event="step", late=["p1"])
+    peers[1].process.send_signal(signal.SIGCONT)
+    peers[2].until(event="step", round=100)
+    assert peers[2].kill() == -signal.SIGKILL
+    peers[2] = start(2, tmp_path / "2", *words[2])
+    digests = {digest_of(peer) for peer in peers.values()}
+    assert len(digests) == 1
+    assert {replayed(tmp_path / str(n)) for n in range(3)} == digests
+    assert log.read(tmp_path / "2" / LOG_NAME).manifest.aggregation.kind == rule
+
+
 def test_free_running_peers_agree(start: Start, address: str, tmp_path: Path) -> None:
     first = start(0, tmp_path / "0", "--listen", address, "--start-with", 2, "--free", "--rounds", 200)
     second = start(1, tmp_path / "1", "--join", address, "--pause", 0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_resuming_with_a_run_folder_goes_on_in_its_log(tmp_path: Path) -> None:
     trainer.train()
     resumed = SharedSeedCallback(settings)
     fresh(base, tmp_path, resumed).train(resume_from_checkpoint=str(checkpoint(tmp_path, 6)))
-    straight = SharedSeedCallback(ALONE)
+    straight = SharedSeedCallback(dataclasses.replace(settings, folder=tmp_path / "another run"))
     fresh(base, tmp_path / "other", straight).train()
     assert resumed.outcome is not None
     assert straight.outcome is not None

@@ -13,8 +13,8 @@ from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 import models
-from shared_seed.directions import Family
 from shared_seed.integrations.transformers import SharedSeedCallback
+from shared_seed.noise import Family
 from shared_seed.settings import Settings
 from trainers import ALONE, Listening, Recorder, assert_left_alone, on_grid
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import models
 from models import EPSILON
-from shared_seed.directions import Family
 from shared_seed.errors import GridError, ModelError
 from shared_seed.grid import LIMIT
+from shared_seed.noise import Family
 from shared_seed.weights import Choice, Weights, frozen_digest, is_transposed
 
 

@@ -1,51 +1,89 @@
-"""What one heartbeat costs whoever hears it: bytes on the wire, seconds in Python."""
+"""What a heartbeat and a message cost whoever hears them: bytes on the wire, seconds in Python."""
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from shared_seed.messages import MessageSet, Stream
-from shared_seed.swarm import wire
+from shared_seed.messages import Message
+from shared_seed.swarm.output import Output, Publish
 from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.wire import State
-from simulation.life import TERMS
+from simulation.agreement import Agreement
+from simulation.life import RATE
 
-COUNT = 1000
-"""Messages of each stream: the counts that a heartbeat states take three bytes."""
+ROUNDS = 3
+"""Messages of each stream before anything is measured."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a heartbeat that names so many streams; ``seconds`` to hear it and see that nothing is lacking."""
+    """Of frames in a swarm of so many peers, all of which have been heard of.
 
-    streams: int
-    bytes: int
-    seconds: float
+    ``heartbeat_bytes`` and ``message_bytes`` are of one frame; ``heartbeat`` and ``message`` seconds to hear one,
+    its signature checked, ``look`` to see whether anybody is waited for and everything is there, ``digest`` to
+    digest the whole set anew after a message of each peer has come in.
+    """
+
+    peers: int
+    heartbeat_bytes: int
+    message_bytes: int
+    heartbeat: float
+    message: float
+    look: float
+    digest: float
 
 
-def heartbeat(streams: int, repetitions: int = 7) -> Cost:
-    """Measure one."""
+def cost(peers: int, repetitions: int = 50) -> Cost:
+    """Measure a peer that hears so many others."""
     chance = random.Random(0)
-    version = {Stream(chance.randbytes(12)): COUNT for _ in range(streams)}
-    messages = MessageSet()
-    # The real set has them all; what is compared are these lengths.
-    messages._complete.update(version)
-    own, other = Stream(chance.randbytes(12)), next(iter(version))
-    protocol = Protocol(own, "hears", TERMS, messages)
-    frames = [
-        wire.encode(
-            wire.Heartbeat(other.to_bytes(), beat, "states", State.TRAINING, 1, wire.pack_version(version))
-        )
-        for beat in range(repetitions + 1)
+    agreed = Agreement.of(1 << 20, peers, True)
+    hears = Protocol(agreed.author("hears", chance), agreed.terms, agreed.archive())
+    others = [
+        Protocol(agreed.author(f"peer{i}", chance), agreed.terms, agreed.archive(), first_beat=1)
+        for i in range(peers)
     ]
-    seconds = []
-    for frame in frames:
-        start = time.perf_counter()
-        protocol.hear(frame, 0.0, forward=False)
-        protocol.has_all(0.0)
-        seconds.append(time.perf_counter() - start)
-    # The first has to get to know the streams.
-    return Cost(streams, len(frames[0]), median(seconds[1:]))
+    hears.enter(State.TRAINING, 0, 0.0)
+
+    def beats() -> list[bytes]:
+        return [_frame(other.enter(State.TRAINING, other.round, 0.0)) for other in others]
+
+    def messages(number: int) -> list[bytes]:
+        codes = [bytes([chance.randrange(0x70)]) for _ in others]
+        streams = [other.author.stream for other in others]
+        pairs = zip(others, streams, codes, strict=True)
+        return [_frame(o.publish(Message(s, number, number, RATE, code), 0.0)) for o, s, code in pairs]
+
+    def hear(frame: bytes) -> None:
+        hears.hear(frame, 0.0, forward=False)
+
+    def look() -> None:
+        hears.waits_for(hears.round, 0.0)
+        hears.has_all(0.0)
+
+    for frame in beats():
+        hear(frame)
+    for number in range(ROUNDS):
+        for frame in messages(number):
+            hear(frame)
+    last_beats, last_messages = beats(), messages(ROUNDS)
+    message = median(_seconds(hear, frame) for frame in last_messages)
+    digest = _seconds(hears.archive.digest)
+    heartbeat = median(_seconds(hear, frame) for frame in last_beats)
+    looks = median(_seconds(look) for _ in range(repetitions))
+    return Cost(peers, len(last_beats[0]), len(last_messages[0]), heartbeat, message, looks, digest)
+
+
+def _frame(outputs: Sequence[Output]) -> bytes:
+    (output,) = outputs
+    assert isinstance(output, Publish)
+    return output.frame
+
+
+def _seconds(call: Callable[..., object], *words: object) -> float:
+    start = time.perf_counter()
+    call(*words)
+    return time.perf_counter() - start

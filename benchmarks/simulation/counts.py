@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from shared_seed.messages import KIND
+from shared_seed.signed import SIGNED_KIND
 from shared_seed.swarm import wire
 
-GRADIENT, HEARTBEAT, CATCH_UP, GREETING = range(4)
-"""What a frame is for."""
+GRADIENT, HEARTBEAT, CATCH_UP, GREETING, STATEMENT = range(5)
+"""What a frame is for; what neighbours tell each other that they hold counts as a heartbeat."""
 
-NAMES = ("gradient", "heartbeat", "catch-up", "greeting")
+NAMES = ("gradient", "heartbeat", "catch-up", "greeting", "statement")
 
-_TAGS = {0: GREETING, 1: GREETING, 2: GREETING, 3: HEARTBEAT, 4: CATCH_UP, 5: CATCH_UP}
+_GREETINGS = (0, 1, 2)
+_CONSULT = 9
+_HOLDING = 12
 
 
 def kind(frame: bytes) -> int:
     """What a frame is for, by its first bytes: a control frame is 0x10 and a msgpack array of tag and fields."""
-    if frame[0] == KIND:
+    first = frame[0]
+    if first == wire.HEARTBEAT:
+        return HEARTBEAT
+    if first == SIGNED_KIND:
         return GRADIENT
-    assert frame[0] == wire.CONTROL
-    return _TAGS[frame[2]]
+    if first != wire.CONTROL or frame[2] == _CONSULT:
+        return STATEMENT
+    if frame[2] == _HOLDING:
+        return HEARTBEAT
+    return GREETING if frame[2] in _GREETINGS else CATCH_UP
 
 
 class Counts:
@@ -27,8 +35,8 @@ class Counts:
     __slots__ = ("bytes", "frames")
 
     def __init__(self) -> None:
-        self.frames = [0, 0, 0, 0]
-        self.bytes = [0, 0, 0, 0]
+        self.frames = [0] * len(NAMES)
+        self.bytes = [0] * len(NAMES)
 
     def add(self, kind: int, copies: int, size: int) -> None:
         """Note a frame and its copies."""
@@ -37,6 +45,6 @@ class Counts:
 
     def gather(self, other: Counts) -> None:
         """Add what another has counted."""
-        for kind in range(4):
+        for kind in range(len(NAMES)):
             self.frames[kind] += other.frames[kind]
             self.bytes[kind] += other.bytes[kind]

@@ -15,14 +15,16 @@ from simulation.world import World
 class Result:
     """Of one run; frames and bytes are by what they are for, and those of a peer are means.
 
-    ``busiest`` is the address that has sent most, with its bytes a second. ``equal`` are the seconds from the last
-    publication until all sets were equal, ``None`` if they never were; ``broken`` says what else is wrong.
+    ``whole`` nodes were no stand-ins; all that is counted is of these. ``busiest`` is the address that has sent
+    most, with its bytes a second. ``equal`` are the seconds from the last publication until all sets were equal,
+    ``None`` if they never were, ``ended`` those until all had left; ``broken`` says what else is wrong.
     """
 
     setting: str
     shape: str
     peers: int
     relays: int
+    whole: int
     seconds: float
     messages: int
     streams: int
@@ -34,6 +36,7 @@ class Result:
     busiest: int
     busiest_rate: float
     equal: float | None
+    ended: float
     late: int
     lost: int
     events: int
@@ -44,6 +47,16 @@ class Result:
     def received(self) -> float:
         """Bytes that a peer received, whatever for."""
         return sum(self.received_bytes.values())
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that a peer received."""
+        return self.received / self.seconds
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second that a peer received."""
+        return sum(self.received_frames.values()) / self.seconds
 
 
 def _mean(counts: Iterable[Counts], among: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -66,12 +79,14 @@ def _busiest(processes: Iterable[Process], seconds: float) -> tuple[int, float]:
 def result(setting: str, world: World) -> Result:
     """Read it off a world that has run."""
     peers, seconds = world.topology.peers, world.calendar.now / 1000
-    relays = [process for process in world.processes if process.address >= peers]
-    others = [process for process in world.processes if process.address < peers]
-    sent_frames, sent_bytes = _mean((process.sent for process in others), peers)
-    received_frames, received_bytes = _mean((process.received for process in others), peers)
-    _, relay_bytes = _mean((process.sent for process in relays), world.topology.nodes - peers)
-    busiest, rate = _busiest(world.processes, seconds)
+    whole = [process for process in world.processes if not process.deaf]
+    relays = [process for process in whole if process.address >= peers]
+    others = [process for process in whole if process.address < peers]
+    among = len({process.address for process in others})
+    sent_frames, sent_bytes = _mean((process.sent for process in others), among)
+    received_frames, received_bytes = _mean((process.received for process in others), among)
+    _, relay_bytes = _mean((process.sent for process in relays), len(world.whole) - among)
+    busiest, rate = _busiest(whole, seconds)
     wrong = broken(world)
     since = world.equal_since
     return Result(
@@ -79,6 +94,7 @@ def result(setting: str, world: World) -> Result:
         world.scenario.shape,
         peers,
         world.topology.nodes - peers,
+        len(world.whole),
         seconds,
         sum(map(len, world.published.values())),
         len(world.published),
@@ -90,6 +106,7 @@ def result(setting: str, world: World) -> Result:
         busiest,
         rate,
         None if since is None else max(0, since - world.last_publication) / 1000,
+        seconds - world.last_publication / 1000,
         sum(peer.late for peer in world.survivors),
         world.network.lost,
         world.calendar.events,

@@ -64,4 +64,22 @@ def tree(peers: int) -> Topology:
     return Topology(peers, tuple(dials))
 
 
+def sample(topology: Topology, peers: int) -> frozenset[int]:
+    """The addresses of a part: so many peers, the first of them side by side and the others spread evenly, and all
+    that they dial, and those dial in turn. With one node of a part, everybody above it is in it.
+    """
+    first = min(FAN_OUT, peers)
+    rest = max(1, peers - first)
+    chosen = {*range(first), *(topology.peers * (2 * i + 1) // (2 * rest) for i in range(rest))}
+    known: set[int] = set()
+    # Whoever listens belongs to it, and of several that know each other, all.
+    waiting = [*chosen, topology.nodes - 1]
+    while waiting:
+        address = waiting.pop()
+        if address not in known:
+            known.add(address)
+            waiting += topology.dials[address]
+    return frozenset(known)
+
+
 TOPOLOGIES: dict[str, Callable[[int], Topology]] = {"flat": flat, "hubs": hubs, "relayed": relayed, "tree": tree}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,24 +14,10 @@ from torch import Tensor, nn
 from shared_seed.data import Example
 from shared_seed.errors import RecipeError
 from shared_seed.recipe import Task
+from shared_seed.score import Score
 
 Feature = dict[str, Any]
 Batch = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well a model does on the test: all on the same examples.
-
-    ``accuracy`` picks the likelier word; with two labels ``auc`` is the area under the ROC curve and
-    ``median_accuracy`` the accuracy at the median threshold, which a mere shift of bias cannot lift.
-    """
-
-    accuracy: float
-    loss: float
-    rows: int
-    auc: float | None = None
-    median_accuracy: float | None = None
 
 
 class Classification:

@@ -1,4 +1,4 @@
-"""The command line: ``shared-seed run | join | replay | inspect``."""
+"""The command line: ``shared-seed run | join | relay | replay | inspect | audit | key | invite | ban | unban``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from shared_seed import codec, local, log, progress
+from shared_seed import cli_audit, cli_keys, cli_relay, codec, local, log, progress
 from shared_seed import recipe as recipes
+from shared_seed.admission import Invite
 from shared_seed.errors import LogError, RecipeError, SharedSeedError
 from shared_seed.folder import LOG_NAME
 from shared_seed.recipe import Recipe
+from shared_seed.settings import Settings
 from shared_seed.summary import Summary
 
 app = typer.Typer(
@@ -32,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Fine-tune language models on machines that share nothing but a thin wire.",
 )
+app.command()(cli_audit.audit)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -70,6 +73,12 @@ def run(
     quick: Annotated[bool, typer.Option("--quick", help="Use the recipe's short version.")] = False,
     data: Data = None,
     shard: Shard = "1/1",
+    via: Annotated[
+        list[str] | None,
+        typer.Option(help="Also meet other peers at this relay, tcp://KEY@HOST:PORT; repeatable."),
+    ] = None,
+    admit: cli_keys.Admit = None,
+    keys: cli_keys.Keys = None,
     folder: Out = None,
     name: Name = "peer 1",
     number: Number = 0,
@@ -84,12 +93,15 @@ def run(
     """
     terms = recipes.load(recipe)
     terms = terms.quickened() if quick else terms
+    if admit or keys:
+        terms = terms.admitting(admit, keys or ())
     where = folder or _new_folder(recipe.stem)
     if peers > 1:
         options = [*(["--quick"] if quick else []), *(["--data", data] if data else [])]
+        options += cli_keys.options(admit, keys)
         summary = local.run_peers(recipe, terms, peers, where, options)
     else:
-        changes: dict[str, Any] = {"listen": listen, "name": name, "number": number}
+        changes: dict[str, Any] = {"listen": listen, "name": name, "number": number, "via": tuple(via or ())}
         if start_with:
             changes["start_with"] = start_with
         summary = _take_part(terms, style, where, data, shard, True, changes)
@@ -101,10 +113,14 @@ def run(
 
 @app.command()
 def join(
-    address: Annotated[str, typer.Argument(help="Where a run listens, such as tcp://192.0.2.1:5555.")],
+    addresses: Annotated[
+        list[str],
+        typer.Argument(metavar="ADDRESS...", help="Where peers or relays of a run listen, as they print it."),
+    ],
     data: Data = None,
     shard: Shard = "1/1",
     listen: Listen = None,
+    invite: cli_keys.Token = None,
     folder: Out = None,
     name: Name = "",
     number: Number = None,
@@ -117,14 +133,20 @@ def join(
 
     `shared-seed join tcp://127.0.0.1:5555 --shard 2/3`
     """
+    from shared_seed import authors
     from shared_seed import data as data_module
     from shared_seed.swarm.zmq import fetch_manifest, parse
 
-    parse(address)
+    for address in addresses:
+        parse(address)
+    address = addresses[0]
+    if invite is not None:
+        Invite.parse(invite)
     # The frameworks take seconds to import; here that costs nothing, since the run may still be loading.
     importlib.import_module("shared_seed.integrations.transformers.models")
     data_module.preload()
-    manifest = fetch_manifest(address, 300.0 if style is Style.JSON else 30.0)
+    key, guest = authors.guest(Settings(invite=invite))
+    manifest, _ = fetch_manifest(address, key, guest, 300.0 if style is Style.JSON else 30.0)
     if manifest.recipe is None:
         raise RecipeError(
             f"the run at {address} has no recipe; join it from your own script with "
@@ -132,7 +154,8 @@ def join(
         )
     terms = recipes.parse(manifest.recipe, f"the recipe of the run at {address}")
     where = folder or _new_folder("join")
-    changes = {"listen": listen, "join": (address,), "name": name or f"peer {os.getpid()}", "number": number}
+    changes = {"listen": listen, "join": tuple(addresses), "name": name or f"peer {os.getpid()}", "number": number}
+    changes["invite"] = invite
     summary = _take_part(terms, style, where, data, shard, False, changes)
     if style is Style.AUTO:
         _show(summary, where)
@@ -160,7 +183,8 @@ def replay(
     if not contents.finished and not unfinished:
         raise LogError(
             f"{_log_in(path)} does not end with the digest that a finished run states: it was cut off, or the run "
-            f"did not finish; its {len(contents.messages)} whole messages can be replayed with --unfinished"
+            f"did not finish; its {len(contents.messages)} whole messages can be replayed with "
+            "--unfinished, as far as signatures prove them"
         )
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TextColumn("messages"))
     with Progress(*columns, console=err) as bar:
@@ -209,6 +233,10 @@ def inspect(
     out.print(table)
     if last and messages:
         _show_messages(contents, last)
+
+
+for command in (cli_relay.relay, cli_keys.key, cli_keys.invite, cli_keys.ban, cli_keys.unban):
+    app.command()(command)
 
 
 def _show_messages(contents: log.Contents, last: int) -> None:

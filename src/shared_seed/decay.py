@@ -14,8 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from shared_seed.directions import Family
-from shared_seed.noise import Purpose, Sample, device
+from shared_seed.noise import Family, Purpose, Sample, device
 from shared_seed.weights import Trainable, Weights
 
 

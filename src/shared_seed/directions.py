@@ -6,23 +6,13 @@ Both have identity covariance, so either gives the SPSA estimator of Spall (1992
 from __future__ import annotations
 
 import math
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared_seed.noise import Purpose, Sample, cpu
+from shared_seed.noise import Family, Purpose, Sample, cpu
 
 Floats = NDArray[np.float32]
-
-
-class Family(StrEnum):
-    """How the direction of a tensor is drawn."""
-
-    RANK1 = "rank1"
-    """``z[i, j] = u[i] * v[j]`` for a matrix: applied to activations, the matrix is never written."""
-    DENSE = "dense"
-    """An independent sign for each element: applied in place."""
 
 
 def rank1(sample: Sample, tensor: int, shape: tuple[int, ...], threads: int = 1) -> tuple[Floats, Floats]:

@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from shared_seed import lookup
-from shared_seed.directions import Family
 from shared_seed.errors import GridError
-from shared_seed.noise import BLOCK, Purpose, Sample, cpu, device
+from shared_seed.noise import BLOCK, Family, Purpose, Sample, cpu, device
 from shared_seed.noise.philox import second_word, table
 from shared_seed.parallel import for_each
 from shared_seed.transfer import uploaded

@@ -6,10 +6,12 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
+
 from shared_seed import log
+from shared_seed.admission import LABEL_SIZE
 from shared_seed.errors import LogError, MessageError
 from shared_seed.log import Contents, RunLog
-from shared_seed.manifest import Manifest
 from shared_seed.messages import Stream
 
 LOG_NAME = "gradients.sslog"
@@ -17,6 +19,17 @@ LOG_NAME = "gradients.sslog"
 
 PEER_NAME = "peer.json"
 """In a run folder: which stream this peer wrote last."""
+
+LARGEST_NOTE = 1024
+"""Bytes of that file beyond which it is refused."""
+
+
+class _Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the note says: hex digits, and a number."""
+
+    peer: str
+    incarnation: int
+    label: str
 
 
 def logged(folder: Path | None) -> Contents | None:
@@ -29,61 +42,72 @@ def logged(folder: Path | None) -> Contents | None:
     return log.read(path) if path is not None and path.exists() else None
 
 
-def open_log(folder: Path | None, manifest: Manifest, contents: Contents | None) -> RunLog | None:
-    """The log in a folder, begun or, with the contents that :func:`logged` gave, taken up.
+def open_log(folder: Path | None, begun: Contents, contents: Contents | None) -> RunLog | None:
+    """The log in a folder: with the contents that :func:`logged` gave, taken up; else one that begins with
+    ``begun``.
 
     Raises:
         LogError: it cannot be written.
     """
     if folder is None:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LogError(f"cannot make the run folder {folder}: {error.strerror}") from error
     path = folder / LOG_NAME
-    return RunLog.create(path, manifest) if contents is None else RunLog.resume(path, contents)
+    return RunLog.create(path, begun) if contents is None else RunLog.resume(path, contents)
 
 
-def encode_stream(stream: Stream) -> bytes:
-    """The note of a stream, as JSON."""
-    return json.dumps({"peer": stream.peer.hex(), "incarnation": stream.incarnation}).encode()
+def encode_stream(stream: Stream, label: bytes) -> bytes:
+    """The note of a stream and of its peer's label, as JSON."""
+    noted = {"peer": stream.peer.hex(), "incarnation": stream.incarnation, "label": label.hex()}
+    return json.dumps(noted).encode()
 
 
-def decode_stream(data: bytes, source: str) -> Stream:
-    """The stream that :func:`encode_stream` noted.
+def decode_stream(data: bytes, source: str) -> tuple[Stream, bytes]:
+    """The stream and the label that :func:`encode_stream` noted.
 
     Raises:
         LogError: the note is damaged; names ``source``.
     """
     try:
-        noted = json.loads(data)
-        return Stream(bytes.fromhex(noted["peer"]), int(noted["incarnation"]))
-    except (ValueError, KeyError, TypeError, MessageError) as error:
+        if len(data) > LARGEST_NOTE:
+            raise ValueError(f"{len(data)} bytes; expected {LARGEST_NOTE} at most")
+        noted = msgspec.json.decode(data, type=_Note)
+        label = bytes.fromhex(noted.label)
+        if len(label) not in (0, LABEL_SIZE):
+            raise ValueError(f"a label of {len(label)} bytes; expected {LABEL_SIZE} or none")
+        return Stream(bytes.fromhex(noted.peer), noted.incarnation), label
+    except (ValueError, RecursionError, msgspec.DecodeError, MessageError) as error:
         raise LogError(f"{source} is damaged ({error}); delete it to take part as a new peer") from error
 
 
-def next_stream(folder: Path | None, name: bytes | None) -> Stream:
-    """The stream of this process: the next incarnation of the peer that the folder knows, or a new peer.
-
-    Args:
-        folder: of the run, or None.
-        name: 12 bytes for a new peer; random ones if None.
+def noted_stream(folder: Path | None) -> tuple[Stream, bytes] | None:
+    """The stream that the peer in a folder wrote last, and its label, where there is one.
 
     Raises:
         LogError: the folder's note is damaged.
     """
     path = folder / PEER_NAME if folder else None
-    if path is not None and path.exists():
-        return decode_stream(path.read_bytes(), str(path)).restarted()
-    return Stream(name) if name is not None else Stream.fresh()
+    return decode_stream(path.read_bytes(), str(path)) if path is not None and path.exists() else None
 
 
-def note_stream(folder: Path | None, stream: Stream) -> None:
-    """Note down, before a stream's first message, that it is taken; survives a power cut."""
+def note_stream(folder: Path | None, stream: Stream, label: bytes) -> None:
+    """Note down, before a stream's first message, that it is taken; survives a power cut.
+
+    Raises:
+        LogError: it cannot be written; the earlier note stands.
+    """
     if folder is None:
         return
     path = folder / PEER_NAME
     temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(encode_stream(stream))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(encode_stream(stream, label))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise LogError(f"cannot write {path}: {error.strerror}; free some space") from error

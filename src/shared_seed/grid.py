@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared_seed.errors import GridError
+from shared_seed.errors import GridError, RecipeError
 
 LIMIT = 1 << 24
 """Magnitudes in grid units stay below this."""
@@ -26,6 +26,17 @@ SMALLEST_RANGE = 1.0
 
 MOST_UNITS = 1 << 20
 """The largest step, in units, that one sample may make in one tensor; larger ones are cut to it."""
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raise RecipeError unless epsilon is a power of two between 2**-20 and 1."""
+    if not (2.0**-20 <= epsilon <= 1.0 and np.frexp(epsilon)[0] == 0.5):
+        usable = epsilon > 0 and np.isfinite(epsilon)
+        nearest = 2.0 ** round(float(np.log2(min(epsilon, 1.0)))) if usable else 2.0**-8
+        raise RecipeError(
+            f"epsilon {epsilon:g} is not a power of two between 2**-20 and 1, and only such steps can be taken "
+            f"back exactly; use {min(max(nearest, 2.0**-20), 1.0):g}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ class Grid:
         """``step / unit`` rounded to an integer, up with the probability of its fraction.
 
         ``random`` is a 32-bit integer; the same one gives the same result on every replica. The product is
-        exact in float64, since ``step`` has at most 28 significant bits and the unit is a power of two.
+        exact in float64, since the unit is a power of two.
         """
         scaled = math.ldexp(step, self.exponent)
         if abs(scaled) >= MOST_UNITS:
@@ -95,7 +106,7 @@ def units_table(
         exponents: int64 [tensors].
         random: uint32 [samples, tensors].
         rates: float64 [tensors], each a float32 number, by which a tensor's steps are multiplied: 28 bits times 24
-            are exact in float64.
+            are exact in float64, and a product of longer steps is rounded once, the same everywhere.
 
     Returns:
         int32 [samples, tensors].

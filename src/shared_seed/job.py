@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from shared_seed.batches import AssignedBatches
 from shared_seed.classification import Classification, Feature
 from shared_seed.errors import ModelError
 from shared_seed.outcome import Outcome, Step
@@ -31,6 +32,21 @@ class Job:
     def carried(self) -> dict[str, Any]:
         """The recipe as the manifest carries it."""
         return self.recipe.model_dump(mode="json", exclude={"quick"})
+
+    @property
+    def assigned(self) -> AssignedBatches | None:
+        """The batches that the run assigns, where the recipe asks for that."""
+        training = self.recipe.training
+        if training.batches == "shuffled":
+            return None
+        return AssignedBatches(self.task, self.features, training.batch_size, training.seed)
+
+    def assigned_loss(self, assigned: AssignedBatches, session: Session) -> Tensor:
+        """The loss on what is assigned to the session's next byte, whatever the loop's loader has fetched.
+
+        Loaders fetch ahead, and neither round nor stream is settled before the probe: a peer that is behind jumps.
+        """
+        return assigned.loss(self.model, assigned.batch(session.stream, session.round, session.probes))
 
     @property
     def data_seed(self) -> int:

@@ -16,6 +16,7 @@ from shared_seed import notices
 from shared_seed.errors import ManifestMismatchError, SwarmError
 from shared_seed.session import Session
 from shared_seed.settings import Settings
+from shared_seed.swarm.address import parse
 from shared_seed.training import Training
 
 Say = Callable[[str], None]
@@ -101,8 +102,11 @@ def _listen(opened: Callable[[Settings], Session], settings: Settings, host: str
         distributed.broadcast_object_list([("", str(error) or type(error).__name__)], src=0)
         raise
     try:
-        port = str(getattr(session.swarm, "address", "")).rpartition(":")[2]
-        distributed.broadcast_object_list([(f"tcp://{host}:{port}", "")], src=0)
+        assert session.swarm is not None
+        assert session.swarm.address is not None
+        # With its key: processes on other machines have others.
+        address = dataclasses.replace(parse(session.swarm.address), host=host)
+        distributed.broadcast_object_list([(str(address), "")], src=0)
     except BaseException:
         session.close()
         raise

@@ -34,7 +34,7 @@ class _Peer:
 
 
 def run_peers(recipe: Path, terms: Recipe, peers: int, folder: Path, options: Sequence[str]) -> Summary:
-    """Run a recipe with ``peers`` processes, each with its shard of the data.
+    """Run a recipe with ``peers`` processes, each with its shard of the data where the run does not assign rows.
 
     Args:
         recipe: the recipe's file.
@@ -55,6 +55,8 @@ def run_peers(recipe: Path, terms: Recipe, peers: int, folder: Path, options: Se
             for number in range(peers):
                 where = folder if number == 0 else folder / "peers" / str(number + 1)
                 words = first if number == 0 else ["join", address, "-o", str(where)]
+                if terms.training.batches == "shuffled":
+                    words = [*words, "--shard", f"{number + 1}/{peers}"]
                 started.append(_start(number, peers, words, events))
             _watch(started, events, display)
     finally:
@@ -68,7 +70,7 @@ def _start(
     number: int, peers: int, words: list[str], events: queue.SimpleQueue[tuple[_Peer, Event | None]]
 ) -> _Peer:
     name = f"peer {number + 1}"
-    common = ["--shard", f"{number + 1}/{peers}", "--name", name, "--number", str(number), "--progress", "json"]
+    common = ["--name", name, "--number", str(number), "--progress", "json"]
     threads = str(max(1, (os.cpu_count() or 1) // peers))
     process = subprocess.Popen(
         [sys.executable, "-m", "shared_seed", *words, *common],

@@ -8,11 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared_seed.errors import RecipeError
 from shared_seed.generators import Generators
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
@@ -30,17 +28,6 @@ class Measurement:
     def loss(self) -> float:
         """The mean of the two: the loss at the weights themselves, to first order."""
         return (self.plus + self.minus) / 2
-
-
-def check_epsilon(epsilon: float) -> None:
-    """Raise RecipeError unless epsilon is a power of two between 2**-20 and 1."""
-    if not (2.0**-20 <= epsilon <= 1.0 and np.frexp(epsilon)[0] == 0.5):
-        usable = epsilon > 0 and np.isfinite(epsilon)
-        nearest = 2.0 ** round(float(np.log2(min(epsilon, 1.0)))) if usable else 2.0**-8
-        raise RecipeError(
-            f"epsilon {epsilon:g} is not a power of two between 2**-20 and 1, and only such steps can be taken "
-            f"back exactly; use {min(max(nearest, 2.0**-20), 1.0):g}"
-        )
 
 
 class _Buffers:

@@ -92,6 +92,8 @@ class Display:
             row.status = event["text"]
             if not self._console.is_terminal:
                 self._console.print(f"{peer}: {row.status}", highlight=False)
+        elif event["event"] == "fault":
+            self._console.print(f"[yellow]noted[/] by {peer}: {event['text']}", highlight=False, soft_wrap=True)
         elif event["event"] == "step":
             row.status, row.step = "training", event
             self._advance(event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import string
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +12,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from shared_seed import identity
 from shared_seed.errors import RecipeError
-from shared_seed.probe import check_epsilon
+from shared_seed.grid import check_epsilon
+from shared_seed.manifest import MOST_KEYS, Admission
 
 Positive = Field(gt=0)
 
@@ -77,6 +80,10 @@ class Training(_Section):
     epsilon: float = Field(default=2.0**-8, description="distance of a probe's two points; a power of two")
     scale_exponent: int = Field(default=0, ge=-64, le=64, description="a byte's value is times 2 to this")
     seed: int = Field(default=0, ge=0, description="names the noise, splits and shuffles the data")
+    batches: Literal["shuffled", "assigned"] = Field(
+        default="shuffled",
+        description="assigned: the run says which of the shared rows a probe takes, so that others can audit it",
+    )
 
     @field_validator("epsilon")
     @classmethod
@@ -91,6 +98,35 @@ class SwarmSection(_Section):
     peers: int = Field(default=1, gt=0, description="begin when this many are ready")
     lockstep: bool = Field(default=True, description="wait at each step for the live peers")
     deadline: float | None = Field(default=None, gt=0, description="seconds that a step waits at most")
+    aggregation: Literal["sum", "clip", "trimmed"] = Field(
+        default="sum", description="of a round's gradients; clip and trimmed bear some hostile peers"
+    )
+    factor: float = Field(default=3, gt=0, description="clip: most that a peer counts for, in median peers")
+    trim: float = Field(default=0.25, ge=0, lt=0.5, description="trimmed: the share left out at each end")
+    adapt: bool = Field(default=False, description="peers slower than most make fewer probes a step")
+    admission: Literal["open", "keys", "invite"] = Field(
+        default="open", description="who may take part: everybody, the keys below, or these and who has an invite"
+    )
+    keys: tuple[str, ...] = Field(
+        default=(), max_length=MOST_KEYS, description="peers' public keys, as `shared-seed key` prints them there"
+    )
+
+    @field_validator("keys")
+    @classmethod
+    def _public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(identity.show(identity.parse(key)) for key in value)
+
+    @model_validator(mode="after")
+    def _admission_is_one(self) -> SwarmSection:
+        self.who_is_admitted()
+        return self
+
+    def who_is_admitted(self) -> Admission:
+        """Admission as the manifest has it."""
+        try:
+            return Admission(mode=self.admission, keys=self.keys)
+        except ValidationError as error:
+            raise ValueError("; ".join(str(problem["ctx"]["error"]) for problem in error.errors())) from None
 
 
 class Recipe(_Section):
@@ -123,6 +159,17 @@ class Recipe(_Section):
         if self.weights == "bf16" and self.training.precision == "fp32":
             raise ValueError("weights: bf16 cannot compute in fp32; expected training.precision: bf16")
         return self
+
+    def admitting(self, mode: str | None, keys: Sequence[str]) -> Recipe:
+        """The recipe with another admission; what is None or empty stays as it is, but an open run has no keys.
+
+        Raises:
+            RecipeError: not a mode, not keys, or keys in a run that is open.
+        """
+        changes: dict[str, Any] = {"admission": mode} if mode else {}
+        if keys or mode == "open":
+            changes["keys"] = list(keys)
+        return parse(_merged(self.model_dump(mode="json"), {"swarm": changes}), "who is admitted")
 
     def quickened(self) -> Recipe:
         """The recipe with its ``quick`` section put in place.

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from shared_seed import recipe
+from shared_seed import history, recipe
 from shared_seed.errors import LogError
 from shared_seed.log import Contents
+from shared_seed.manifest import Manifest
 from shared_seed.replica import Replica
 from shared_seed.terms import manifest_of
 from shared_seed.weights import Choice, Weights
@@ -26,6 +27,18 @@ class Replayed:
     digest: str
 
 
+def at_start(model: Any, manifest: Manifest) -> Replica:
+    """A base model on the grids of a run, in place, before its first message.
+
+    Raises:
+        ManifestMismatchError: the model is not the one that the run began from; names what differs.
+    """
+    choice = Choice.of(manifest.tensors)
+    weights = Weights.of(model, manifest.epsilon, Choice(dense=choice.dense, rates=choice.rates))
+    manifest_of(model, weights, manifest).check_equal(manifest)
+    return Replica(weights, manifest)
+
+
 def rebuild(model: Any, contents: Contents, tell: Callable[[int], None] = lambda done: None) -> Replica:
     """Bring a base model to the end of a log, in place.
 
@@ -37,13 +50,10 @@ def rebuild(model: Any, contents: Contents, tell: Callable[[int], None] = lambda
     Raises:
         ManifestMismatchError: the model is not the one that the log began from; names what differs.
     """
-    manifest = contents.manifest
-    choice = Choice.of(manifest.tensors)
-    weights = Weights.of(model, manifest.epsilon, Choice(dense=choice.dense, rates=choice.rates))
-    manifest_of(model, weights, manifest).check_equal(manifest)
-    replica = Replica(weights, manifest)
-    for start in range(0, len(contents.messages), BATCH):
-        replica.apply(contents.messages[start : start + BATCH])
+    replica = at_start(model, contents.manifest)
+    counted = history.archive_of(contents).effective()
+    for start in range(0, len(counted), BATCH):
+        replica.apply(counted[start : start + BATCH])
         tell(replica.messages)
     return replica
 

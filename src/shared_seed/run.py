@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shared_seed import card, clock, data, plot
-from shared_seed.classification import Classification, Score
+from shared_seed import card, clock, data, identity, plot
+from shared_seed.classification import Classification
+from shared_seed.errors import RecipeError
 from shared_seed.folder import LOG_NAME
 from shared_seed.job import Job, fit
 from shared_seed.outcome import Outcome, Step
 from shared_seed.progress import Sink
 from shared_seed.recipe import Recipe
+from shared_seed.score import Score
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.summary import Summary
+from shared_seed.swarm.address import parse
 from shared_seed.swarm.zmq import check_free
 
 METRICS_NAME = "metrics.jsonl"
@@ -39,9 +43,14 @@ def settings_for(recipe: Recipe, folder: Path, **changes: Any) -> Settings:
         epsilon=training.epsilon,
         scale_exponent=training.scale_exponent,
         lockstep=swarm.lockstep,
+        aggregation=swarm.aggregation,
+        factor=swarm.factor,
+        trim=swarm.trim,
         start_with=swarm.peers,
         seed=training.seed,
         deadline=swarm.deadline,
+        adapt=swarm.adapt,
+        admission=swarm.who_is_admitted(),
         folder=folder,
     )
     return replace(base, **changes)
@@ -62,6 +71,7 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     """
     folder = settings.folder
     assert folder is not None
+    _check_part(recipe, part)
     if settings.listen is not None:
         check_free(settings.listen)
     # Imported late: transformers takes seconds, and wrong recipes should not wait for it.
@@ -87,7 +97,8 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
         return task.evaluate(model, test_features, recipe.training.precision == "bf16", tell)
 
     before = score("before")
-    tell_status(sink, "waiting for peers")
+    if not settings.alone:
+        tell_status(sink, f"waiting for peers; join with: shared-seed join {meeting_place(settings)}")
     recorder = _Recorder(folder / METRICS_NAME, sink)
     started = clock.now()
     outcome = fit(Job(recipe, settings, model, task, task.encode(examples), recorder.record))
@@ -97,9 +108,25 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     return summary
 
 
+def meeting_place(settings: Settings) -> str:
+    """The address, with its key, that others join at: ours where we listen, else the first that we dial."""
+    where = parse(settings.listen or (*settings.via, *settings.join)[0])
+    host = platform.node() if settings.listen and where.host in ("*", "0.0.0.0", "[::]") else where.host
+    return str(replace(where, host=host, key=where.key or identity.load().public))
+
+
 def tell_status(sink: Sink, text: str) -> None:
     """Tell what the peer is at."""
     sink({"event": "status", "text": text})
+
+
+def _check_part(recipe: Recipe, part: Part) -> None:
+    """Refuse rows of a peer's own where the run assigns them."""
+    if recipe.training.batches == "assigned" and (part.own is not None or part.of > 1):
+        raise RecipeError(
+            "this run assigns every probe its rows of the recipe's whole data, so that peers can audit each other "
+            "(batches: assigned); expected neither --data nor --shard; leave them out"
+        )
 
 
 def _examples(recipe: Recipe, part: Part) -> tuple[list[data.Example], list[data.Example]]:
@@ -117,6 +144,7 @@ class _Recorder:
         self._path = path
         self._sink = sink
         self._began = clock.now()
+        self._told: set[str] = set()
 
     def record(self, session: Session, step: Step) -> None:
         traffic = session.traffic
@@ -134,6 +162,10 @@ class _Recorder:
         }
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        for fault in session.faults:
+            if fault not in self._told:
+                self._told.add(fault)
+                self._sink({"event": "fault", "text": fault})
         self._sink({"event": "step", "rounds": session.manifest.rounds, **line})
 
 

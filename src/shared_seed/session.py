@@ -5,35 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from statistics import median
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from shared_seed import clock, codec, decay, folder, terms
-from shared_seed.errors import LogError, RecipeError, UnreachableError
+from shared_seed import authors, clock, codec, decay, folder, history, terms
+from shared_seed.archive import Archive, News
+from shared_seed.errors import HeadroomError, RecipeError, UnreachableError
 from shared_seed.interrupts import deferred
 from shared_seed.log import Contents, RunLog
 from shared_seed.manifest import Manifest
-from shared_seed.messages import Message, MessageSet, Stream, as_float32
-from shared_seed.noise import Sample, stream_key
+from shared_seed.messages import Message, Stream, as_float32, directions_of
+from shared_seed.noise import Sample
 from shared_seed.outcome import Outcome, Step
+from shared_seed.pace import Pace
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Measurement, Probe
-from shared_seed.replica import Replica, count_gradients
+from shared_seed.replica import count_gradients
 from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
 from shared_seed.swarm.alone import Alone
-from shared_seed.swarm.protocol import Protocol, Terms
+from shared_seed.swarm.protocol import Author, Protocol, Terms
 from shared_seed.swarm.traffic import Traffic
 from shared_seed.swarm.wire import State
 from shared_seed.swarm.zmq import Swarm
+from shared_seed.terms import Agreed
 from shared_seed.training import Training
 
 AnySwarm = Swarm | Alone
-
-FIRST_DEADLINE = 30.0
-"""Seconds that a step waits for others before it is known how long steps take."""
 
 
 class Session:
@@ -41,36 +41,31 @@ class Session:
     :meth:`finish`; :meth:`close` whatever happens.
     """
 
-    def __init__(
-        self, model: nn.Module, replica: Replica, settings: Settings, run_log: RunLog | None, stream: Stream
-    ) -> None:
+    def __init__(self, model: nn.Module, agreed: Agreed, settings: Settings, author: Author) -> None:
+        replica = agreed.replica
         manifest = replica.manifest
         self.replica = replica
         self.settings = settings
         self.perturbation = Perturbation(replica.weights, manifest.epsilon)
         self.round = 0
         self.probe = Probe(model, self.perturbation)
-        self._log = run_log
+        self._log: RunLog | None = None
         self._codes = bytearray()
+        self._measured: Measurement | None = None
         self._losses: list[float] = []
         self._gradients: list[float] = []
         self._held: list[Message] = []
-        self._applied: list[Message] = []
         self._decays: Mapping[str, float] = {}
         self.loudness = decay.Loudness()
         self._number = 0
         self._resumed = False
-        self._stream = stream
-        self._durations: list[float] = []
-        self._began = 0.0
-        agreed = Terms(
-            manifest.digest(),
-            manifest.pack(),
-            manifest.limits.samples_per_message,
-            manifest.limits.learning_rate,
-        )
+        self._author = author
+        self._signature = agreed.signature
+        self._pace = Pace(settings)
         # A peer that goes on in its old stream must be heard where its earlier process was: later beats count.
-        self.protocol = Protocol(stream, settings.name, agreed, MessageSet(), first_beat=clock.stamp())
+        self.protocol = Protocol(
+            author, Terms.of(manifest, agreed.signature), Archive(manifest), first_beat=clock.stamp()
+        )
         self.swarm: AnySwarm | None = None
 
     @classmethod
@@ -88,22 +83,17 @@ class Session:
             SwarmError: the address is in use, or nobody answers.
             ModelError, GridError: the model cannot be trained.
         """
-        replica, logged = terms.agree(model, settings, training)
-        manifest, resume = replica.manifest, training.resume
-        if resume is None:
-            stream = folder.next_stream(settings.folder, settings.peer_name(manifest.run))
-        else:
-            stream = resume.stream
-        run_log = folder.open_log(settings.folder, manifest, logged)
-        session = cls(training.evaluated or model, replica, settings, run_log, stream)
+        agreed = terms.agree(model, settings, training)
+        manifest, resume, logged = agreed.replica.manifest, training.resume, agreed.logged
+        author = authors.author(settings, manifest, resume)
+        session = cls(training.evaluated or model, agreed, settings, author)
+        begun = Contents(manifest, signature=agreed.signature)
         try:
+            session._log = folder.open_log(settings.folder, begun, logged)
             if training.groups is not None:
                 session._decays = training.groups.decays
-            session._take_up(logged.messages if logged else [], resume)
-            alone = settings.alone
-            session.swarm = (
-                Alone(session.protocol) if alone else Swarm(session.protocol, settings.listen, settings.join)
-            )
+            session._take_up(logged, resume)
+            session.swarm = session._connect()
         except BaseException:
             session.close()
             raise
@@ -119,9 +109,19 @@ class Session:
         return not self.settings.private and self.round >= self.manifest.rounds
 
     @property
+    def stream(self) -> Stream:
+        """What the next message is published in; settled when the session has begun."""
+        return self._author.stream
+
+    @property
     def probes(self) -> int:
         """How many have been measured since the last step."""
         return len(self._codes)
+
+    @property
+    def faults(self) -> list[str]:
+        """What other peers have done wrong, one sentence each."""
+        return self.swarm.ask(lambda p, now: list(p.faults)) if self.swarm else []
 
     @property
     def traffic(self) -> Traffic:
@@ -148,7 +148,7 @@ class Session:
                 training = any(p.state is State.TRAINING for p in protocol.live(now))
                 under_way = training or protocol.swarm_round(now) > self.round
             else:
-                under_way = len(protocol.messages) > 0 or protocol.swarm_round(now) > 0
+                under_way = len(protocol.archive) > 0 or protocol.swarm_round(now) > 0
             return (under_way or protocol.ready(now) >= wanted) and protocol.has_all(now)
 
         if not swarm.wait(may_begin, self.settings.patience):
@@ -157,8 +157,8 @@ class Session:
                 f"{ready} of {wanted} peers were ready within {self.settings.patience:g} s; start the others, or "
                 "ask for fewer with start_with"
             )
-        self._keep(self._take())
-        swarm_round = swarm.ask(lambda p, now: p.swarm_round(now))
+        self._keep()
+        swarm_round = min(swarm.ask(lambda p, now: p.swarm_round(now)), self.manifest.rounds)
         behind = swarm_round > self.round
         self.round = max(self.round, swarm_round)
         # In lockstep, what others have done for later rounds waits for these.
@@ -166,26 +166,32 @@ class Session:
         self._claim_stream(behind)
         swarm.enter(State.TRAINING, self.round)
         if not self.settings.alone:
-            self._began = clock.now()
+            self._pace.begin(clock.now())
 
     def measure(self, loss: Callable[[], Any], context: AbstractContextManager[Any] | None = None) -> Measurement:
         """Probe the loss along the next direction; its byte goes into the next message.
 
-        A loss that is not finite, or that there is none of, abstains: its byte moves nothing.
+        A loss that is not finite, or that there is none of, abstains: its byte moves nothing. Where the settings
+        say ``adapt``, a peer that is slower than most leaves out all but the first probes of a step; the last
+        one's measurement is returned again.
 
         Args:
             loss: evaluates one batch, twice the same; see :meth:`Probe.measure`.
             context: entered around the pair of evaluations.
         """
         index = len(self._codes)
+        if self.settings.adapt and self._measured and self._swarm().ask(self._is_slow):
+            return self._measured
         if index >= self.manifest.limits.samples_per_message:
             raise RecipeError(
                 f"more than {index} probes in one step; the manifest allows "
                 f"{self.manifest.limits.samples_per_message}; accumulate fewer batches"
             )
-        key = stream_key(self.manifest.run_bytes, self._stream.to_bytes())
-        sample = Sample(key, self._number, index)
-        measured = self.probe.measure(loss, sample, context)
+        shared = self.manifest.aggregation.shared
+        sample = Sample(
+            *directions_of(self.manifest.run_bytes, self.stream, self._number, self.round, shared), index
+        )
+        measured = self._measured = self.probe.measure(loss, sample, context)
         gradient = measured.gradient
         if self._decays:
             shrinking = decay.projected(self.replica.weights, self._decays, sample)
@@ -213,19 +219,19 @@ class Session:
         if not self._codes:
             raise RecipeError("step() without a probe before it; call measure() first")
         rate = as_float32(learning_rate / len(self._codes))
-        message = Message(self._stream, self._number, self.round, rate, bytes(self._codes))
+        message = Message(self.stream, self._number, self.round, rate, bytes(self._codes))
         # What an earlier process has published under this number stands, whatever we have measured now.
-        if not swarm.ask(lambda p, now: p.messages.has(self._stream, self._number)):
+        if swarm.ask(lambda p, now: p.archive.count(message.stream)) <= message.number:
             swarm.publish(message)
         self._number += 1
         late = self._wait(swarm)
-        swarm_round = swarm.ask(lambda p, now: p.swarm_round(now))
+        swarm_round = min(swarm.ask(lambda p, now: p.swarm_round(now)), self.manifest.rounds)
         done = self.round
         # A peer one round ahead is waiting for us; one further ahead has given us up.
         self.round = swarm_round if swarm_round > done + 2 else done + 1
-        self._keep(self._take())
+        self._keep()
         applied = self._apply_before(self.round if self.manifest.lockstep else None)
-        peers = 1 + len({m.stream for m in applied if m.round == done} - {self._stream})
+        peers = 1 + len({m.stream for m in applied if m.round == done} - {self.stream})
         report = Step(
             done,
             _mean(self._losses),
@@ -256,9 +262,14 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """Where this session stands between two steps, for a checkpoint to keep beside the weights."""
-        digest = (len(self._applied), self.replica.digest())
-        contents = Contents(self.manifest, list(self._applied), digest)
-        return Snapshot(contents, self._stream, self.replica.weights.low())
+        due = self.round if self.manifest.lockstep else None
+
+        news, contents = self._swarm().ask(lambda p, now: (p.take(), self._contents(p)))
+        self._take_in(news)
+        self._apply_before(due)
+        count = sum(due is None or message.round < due for message in contents.messages)
+        contents = replace(contents, digest=(count, self.replica.digest()))
+        return Snapshot(contents, self.stream, self._label, self.replica.weights.low())
 
     def finish(self) -> Outcome:
         """Exchange the last bytes, apply them, compare digests, and close."""
@@ -266,22 +277,23 @@ class Session:
         swarm.enter(State.FINISHED, self.round)
         swarm.wait(Protocol.is_quiet, self.settings.patience)
         while True:
-            self._keep(self._take())
+            self._keep()
             self._apply_before(None)
             digest = self.replica.digest()
             swarm.enter(State.FINISHED, self.round, digest)
             swarm.wait(Protocol.is_settled, 4 * self.protocol.timing.timeout)
-            if self.protocol.untaken == 0:
+            ended = swarm.ask(lambda p, now: None if p.untaken else (p.digests(), self._contents(p)))
+            if ended:
                 break
-        others = swarm.ask(lambda p, now: p.digests())
+        others, contents = ended
         if self._log is not None:
-            self._log.append_digest(self.replica.messages, digest)
+            self._log.replace(replace(contents, digest=(len(contents.signed), digest)))
         outcome = Outcome(
             digest.hex(),
             others,
             self.replica.messages,
             self.replica.gradients,
-            len(self.protocol.messages.streams),
+            len(self.protocol.archive.streams),
             self.traffic,
         )
         self.close()
@@ -303,28 +315,45 @@ class Session:
             raise RecipeError("this session is not connected; use Session.open")
         return self.swarm
 
-    def _take_up(self, logged: list[Message], resume: Snapshot | None) -> None:
+    @property
+    def _label(self) -> bytes:
+        introduction = self._author.introduction
+        return introduction.label if introduction else b""
+
+    def _connect(self) -> AnySwarm:
+        settings, key = self.settings, self._author.key
+        if settings.alone or key is None:
+            return Alone(self.protocol)
+        dial = (*settings.join, *settings.via)
+        return Swarm(self.protocol, key, settings.listen, dial, self.manifest.limits.bytes_per_second)
+
+    def _take_up(self, logged: Contents | None, resume: Snapshot | None) -> None:
         """Begin from a log's messages, or from a checkpoint, which knows what its weights contain."""
-        contained = resume.contents.messages if resume else logged
-        self.protocol.messages.add_all(contained)
-        self._held = self.protocol.messages.add_all(logged)
-        known = self.protocol.messages
-        if len(known) > sum(known.version().values()):
-            # What follows a gap would be taken once more when the gap is filled.
-            raise LogError(
-                "the gradient log lacks messages before some that it holds; expected every stream without a gap; "
-                "begin in another run folder, and fetch the run from its peers"
-            )
-        if resume is None:
-            self.replica.apply(contained)
-        else:
-            self.replica.hold(contained)
+        archive = self.protocol.archive
+        contained: set[Message] = set()
+        begun = News()
+        if resume is not None:
+            history.restore(archive, resume.contents)
+            begun = self.protocol.take()
+            contained = set(resume.contained)
             self._number, self._resumed = resume.number, True
-            if self._log is not None:
-                there = set(logged)
-                self._log.append(m for m in contained if m not in there)
-        self._applied = list(contained)
-        self.round = max((m.round + 1 for m in contained), default=0)
+            self.replica.hold([message for message in begun.fresh if message in contained])
+            self._held = [message for message in begun.fresh if message not in contained]
+        if logged is not None:
+            history.restore(archive, logged)
+        news = self.protocol.take()  # It may take back what the checkpoint's weights contain.
+        if self._log is not None:
+            known = set(logged.messages) if logged else set()
+            stated = logged.statements if logged else []
+            self._log.append(
+                [each for each in (*begun.statements, *news.statements) if each not in stated],
+                [signed for signed in (*begun.heard, *news.heard) if signed.message not in known],
+            )
+        self._follow(news)
+        if resume is None:
+            self._apply_before(None)
+        rounds = [m.round + 1 for m in (contained if resume else news.fresh)]
+        self.round = max(rounds, default=0)
 
     def _claim_stream(self, behind: bool) -> None:
         """Make sure that nobody has seen our stream before, and note it down before its first message.
@@ -332,25 +361,45 @@ class Session:
         A checkpoint's stream goes on with its own numbers, so that a run that was stopped ends with the same bits
         as one that was not, unless the others have gone on without us, or we have used a later stream since.
         """
-        messages = self.protocol.messages
-        taken = [s.incarnation for s in messages.streams if s.peer == self._stream.peer]
+        archive, stream = self.protocol.archive, self.stream
+        taken = [s.incarnation for s in (*archive.streams, *archive.forks) if s.peer == stream.peer]
         newest = max(taken, default=-1)
-        if self._resumed and not behind and newest <= self._stream.incarnation:
+        if self._resumed and not behind and newest <= stream.incarnation and stream not in archive.forks:
             if not self.manifest.lockstep:
-                self._number = messages.version().get(self._stream, 0)
-        elif newest >= self._stream.incarnation:
-            self._stream = Stream(self._stream.peer, newest + 1)
+                self._number = archive.count(stream)
+        elif newest >= stream.incarnation:
+            self._author = replace(self._author, stream=Stream(stream.peer, newest + 1))
             self._number = 0
-            self.protocol.stream = self._stream
-        folder.note_stream(self.settings.folder, self._stream)
+            self.protocol.become(self._author)
+        folder.note_stream(self.settings.folder, self.stream, self._label)
 
-    def _take(self) -> list[Message]:
-        return self._swarm().ask(lambda p, now: p.take())
+    def _contents(self, protocol: Protocol) -> Contents:
+        return history.contents_of(protocol.archive, self.manifest, self._signature)
 
-    def _keep(self, fresh: list[Message]) -> None:
-        if self._log is not None and fresh:
-            self._log.append(fresh)
-        self._held += fresh
+    def _keep(self) -> None:
+        """Take in what is new."""
+        self._take_in(self._swarm().ask(lambda p, now: p.take()))
+
+    def _take_in(self, news: News) -> None:
+        """Log what is new, and follow it."""
+        if self._log is not None and (news.heard or news.statements):
+            self._log.append(news.statements, news.heard)
+        self._follow(news)
+
+    def _follow(self, news: News) -> None:
+        """Hold what is to be applied, and take back what counts no longer."""
+        gone = set(news.withdrawn)
+        held = gone.intersection(self._held)
+        with deferred():
+            try:
+                self.replica.apply([m for m in news.withdrawn if m not in held], -1)
+            except HeadroomError as error:
+                raise HeadroomError(
+                    "what a banned or lying peer has written cannot be taken back from here, since on the way a "
+                    "weight would leave its grid; the weights are as they were, and the log knows what counts; "
+                    "start again with the same folder, which begins from the base model without it"
+                ) from error
+            self._held = [m for m in self._held if m not in held] + news.fresh
 
     def _apply_before(self, round_: int | None) -> list[Message]:
         """Apply what is held for rounds before ``round_``, or all of it; returns what was applied."""
@@ -358,32 +407,26 @@ class Session:
         with deferred():
             self.replica.apply(due)
             self._held = [m for m in self._held if round_ is not None and m.round >= round_]
-            self._applied += due
         return due
 
     def _wait(self, swarm: AnySwarm) -> tuple[str, ...]:
         """In lockstep, wait for the others' messages; the names of those that missed the deadline."""
         if self.settings.alone:
             return ()
-        worked = clock.now() - self._began
+        self.protocol.pace = self._pace.end(clock.now())
         late: list[str] = []
-        if self.manifest.lockstep and not swarm.wait(
-            lambda p, now: not p.waits_for(self.round, now), self._deadline()
-        ):
-            late = swarm.ask(lambda p, now: [v.name for v in p.give_up_on(self.round, now)])
-        elif len(self._durations) < 1000:
-            self._durations.append(max(worked, clock.now() - self._began))
-        self._began = clock.now()
+        if self.manifest.lockstep:
+            work, wait = swarm.ask(lambda p, now: self._pace.left(p.roster, now))
+            if not swarm.wait(lambda p, now: not p.is_waiting(self.round, now, work), wait):
+                late = swarm.ask(lambda p, now: [v.name for v in p.give_up_on(self.round, now)])
+        self._pace.begin(clock.now())
         return tuple(late)
 
-    def _deadline(self) -> float:
-        if self.settings.deadline is not None:
-            return self.settings.deadline
-        if len(self._durations) < 3:
-            return min(FIRST_DEADLINE, self.settings.patience)
-        return max(2.0, 3 * median(self._durations[-20:]))
+    def _is_slow(self, protocol: Protocol, now: float) -> bool:
+        return self._pace.is_slow(protocol.roster, now)
 
     def _forget_probes(self) -> None:
+        self._measured = None
         self._codes.clear()
         self._losses.clear()
         self._gradients.clear()

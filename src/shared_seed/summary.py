@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shared_seed.classification import Score
+from shared_seed.score import Score
 
 NAME = "result.json"
 """In a run folder."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
+import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
-from shared_seed import folder
-from shared_seed.errors import ManifestMismatchError, RecipeError
+from shared_seed import folder, identity
+from shared_seed.authors import guest
+from shared_seed.errors import ManifestMismatchError, RecipeError, UnreachableError
 from shared_seed.exact import check_device
+from shared_seed.grid import check_epsilon
 from shared_seed.log import Contents
-from shared_seed.manifest import Limits, Manifest
+from shared_seed.manifest import Aggregation, Limits, Manifest
 from shared_seed.messages import MOST_CODES
-from shared_seed.probe import check_epsilon
 from shared_seed.replica import Replica
 from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
@@ -26,8 +29,23 @@ ANY_RATE = float(np.finfo(np.float32).max)
 """The limit of learning rates where nobody has to be protected from a peer's."""
 
 
-def agree(model: nn.Module, settings: Settings, training: Training) -> tuple[Replica, Contents | None]:
-    """Put a model on the grids of its run; also gives what the log in the folder holds, if there is one.
+BRIEFLY = 5.0
+"""Seconds to wait for an answer about terms that the log has already; links compare them in any case."""
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """The replica of a run, the signature that its owner has put under its terms, and what the log in the folder
+    holds, if there is one.
+    """
+
+    replica: Replica
+    signature: bytes
+    logged: Contents | None
+
+
+def agree(model: nn.Module, settings: Settings, training: Training) -> Agreed:
+    """Put a model on the grids of its run.
 
     Raises:
         ManifestMismatchError: the run, the log or the checkpoint is about something else; names the field.
@@ -36,7 +54,7 @@ def agree(model: nn.Module, settings: Settings, training: Training) -> tuple[Rep
         ModelError, GridError: the model cannot be trained.
     """
     logged = folder.logged(settings.folder)
-    known = _known(settings, training, logged)
+    known, signature = _known(settings, training, logged)
     rates = training.groups.rates if training.groups else None
     resume = training.resume
     low = resume.low if resume else training.low
@@ -53,7 +71,7 @@ def agree(model: nn.Module, settings: Settings, training: Training) -> tuple[Rep
         manifest.check_equal(known)
     for device in {t.storage.device for t in weights}:
         check_device(device)
-    return Replica(weights, manifest), logged
+    return Agreed(Replica(weights, manifest), _signature(manifest, signature), logged)
 
 
 def manifest_of(model: nn.Module, weights: Weights, terms: Manifest) -> Manifest:
@@ -61,23 +79,65 @@ def manifest_of(model: nn.Module, weights: Weights, terms: Manifest) -> Manifest
     return terms.model_copy(update={"tensors": weights.specs(), "frozen_digest": frozen_digest(model, weights)})
 
 
-def _known(settings: Settings, training: Training, logged: Contents | None) -> Manifest | None:
-    """The terms that are there already: the swarm's, the log's, the checkpoint's; all that there are agree."""
+def _known(settings: Settings, training: Training, logged: Contents | None) -> tuple[Manifest | None, bytes]:
+    """The terms that are there already: the swarm's, the log's, the checkpoint's; all that there are agree. Also
+    their owner's signature.
+    """
     resume = training.resume
-    theirs = fetch_manifest(settings.join[0], settings.patience) if settings.join else None
-    if theirs is not None:
+    known, signature = (logged.manifest, logged.signature) if logged else (None, b"")
+    if settings.join:
+        theirs, signature = _fetched(settings, known, signature)
         check_epsilon(theirs.epsilon)
-    if logged is not None and theirs is not None:
-        logged.manifest.check_equal(theirs)
-    known = theirs or (logged.manifest if logged else None)
+        if known is not None:
+            known.check_equal(theirs)
+        known = theirs
     if resume is None:
-        return known
+        return known, signature
     # How long a run is to be may change when it is taken up again; the noise does not depend on it.
     rounds = known.rounds if known else training.rounds
     continued = resume.contents.manifest.model_copy(update={"rounds": rounds})
+    if not continued.owner and not settings.alone:
+        raise ManifestMismatchError(
+            "the checkpoint is of a run that one process trained for itself, so that nobody has signed its "
+            "gradients, and others cannot follow it; delete its shared-seed state to begin anew from these weights"
+        )
     if known is not None:
         continued.check_equal(known)
-    return continued
+    return continued, signature or resume.contents.signature
+
+
+def _fetched(settings: Settings, known: Manifest | None, signature: bytes) -> tuple[Manifest, bytes]:
+    """The terms of the run at the addresses to join, from the first that answers; what is known where none does.
+
+    Raises:
+        UnreachableError: nobody answers, and nothing is known.
+    """
+    key, introduction = guest(settings)
+    failure: UnreachableError | None = None
+    for address in settings.join:
+        patience = settings.patience / len(settings.join) if known is None else BRIEFLY
+        try:
+            return fetch_manifest(address, key, introduction, patience)
+        except UnreachableError as error:
+            failure = failure or error
+    if known is None:
+        assert failure is not None
+        raise failure
+    return known, signature
+
+
+def _signature(manifest: Manifest, known: bytes) -> bytes:
+    """The owner's signature, which the owner can give at any time.
+
+    Raises:
+        ManifestMismatchError: the terms have changed, and this is not the owner.
+    """
+    if manifest.owner:
+        key = identity.load()
+        if key.public == manifest.owner_bytes:
+            return manifest.sign(key)
+        manifest.check_signature(known)
+    return known
 
 
 def _resumed(weights: Weights, resume: Snapshot, terms: Manifest) -> Manifest:
@@ -107,7 +167,11 @@ def _check_patterns(dense: Iterable[str], weights: Weights) -> None:
 def _begun(model: nn.Module, weights: Weights, settings: Settings, training: Training) -> Manifest:
     """The terms of a run that begins here."""
     tensors, frozen = weights.specs(), frozen_digest(model, weights)
+    private = settings.private
     return Manifest(
+        owner="" if private else identity.show(identity.load().public),
+        nonce="" if private else secrets.token_hex(16),
+        admission=settings.admission,
         run=settings.run_name(frozen, [t.digest for t in tensors]),
         model=training.title or type(model).__name__,
         frozen_digest=frozen,
@@ -118,8 +182,9 @@ def _begun(model: nn.Module, weights: Weights, settings: Settings, training: Tra
         start_with=settings.start_with,
         lockstep=settings.lockstep,
         limits=Limits(
-            learning_rate=ANY_RATE if settings.private else settings.most_learning_rate,
+            learning_rate=ANY_RATE if private else settings.most_learning_rate,
             samples_per_message=MOST_CODES,
         ),
         recipe=training.recipe,
+        aggregation=Aggregation(kind=settings.aggregation, factor=settings.factor, trim=settings.trim),
     )

@@ -27,7 +27,10 @@ Units = NDArray[np.int32]
 def steps_of(
     messages: Iterable[Message], run: bytes, scale_exponent: int
 ) -> tuple[list[Sample], NDArray[np.float64]]:
-    """The directions of all samples that do not abstain, and how far to go along each, float64 [samples]."""
+    """The directions of all samples that do not abstain, and how far to go along each, float64 [samples].
+
+    That of a plain sum; :func:`shared_seed.aggregation.steps` has the others.
+    """
     samples: list[Sample] = []
     steps: list[float] = []
     for message in messages:
@@ -45,7 +48,7 @@ def apply(
     weights: Weights,
     samples: Sequence[Sample],
     steps: NDArray[np.float64],
-    sign: int = 1,
+    sign: int | Units = 1,
 ) -> None:
     """Move weights along directions; all of it or, on an error, none.
 
@@ -53,14 +56,15 @@ def apply(
         weights: of one replica, changed in place.
         samples: which directions.
         steps: float64 [samples], how far along each, before rounding to grid units.
-        sign: -1 to take back what +1 has done.
+        sign: -1 to take back what +1 has done; one for all, or int32 [samples].
 
     Raises:
         HeadroomError: a weight would come too near the edge of its grid.
     """
     if not samples:
         return
-    units = sign * units_table(steps, weights.exponents, cpu.rounding_words(samples, len(weights)), weights.rates)
+    units = units_table(steps, weights.exponents, cpu.rounding_words(samples, len(weights)), weights.rates)
+    units *= np.asarray(sign, np.int32).reshape(-1, 1)
     groups: list[slice] = []
     done = 0
     try:

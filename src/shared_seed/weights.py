@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shared_seed import storage
-from shared_seed.directions import Family
 from shared_seed.errors import ManifestMismatchError, ModelError
 from shared_seed.grid import LIMIT, Grid
 from shared_seed.manifest import TensorSpec
+from shared_seed.noise import Family
 from shared_seed.offload import Home, homes
 from shared_seed.parallel import for_each
 from shared_seed.storage import Storage

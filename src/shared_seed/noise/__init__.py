@@ -19,13 +19,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 BLOCK = 128
 """Elements that one Philox call serves."""
 
 MOST_TENSORS = 1 << 24
 """Tensor indices must be below this."""
+
+
+class Family(StrEnum):
+    """How the direction of a tensor is drawn."""
+
+    RANK1 = "rank1"
+    """``z[i, j] = u[i] * v[j]`` for a matrix: applied to activations, the matrix is never written."""
+    DENSE = "dense"
+    """An independent sign for each element: applied in place."""
 
 
 class Purpose(IntEnum):

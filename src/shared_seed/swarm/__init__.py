@@ -10,6 +10,10 @@ P + 1  PUB     everything new, to whoever subscribes
 P + 2  SUB     what peers that only dial out publish
 =====  ======  =======================================================================
 
-A peer that dials connects to all three, so it needs no open port of its own. A listening peer passes on what
-is new to it; the message set drops what is not, so any graph of peers works and floods end.
+All links are encrypted, and both ends prove their keys (CURVE); the listening peer decides at each new connection
+whom it lets in at its door, P, and in its hall, P + 1 and P + 2.
+
+A peer that dials connects to P, and to the others once it is welcome there, so it needs no open port of its own. A
+listening peer passes on what is new to it; the message set drops what is not, so any graph of peers works and
+floods end.
 """

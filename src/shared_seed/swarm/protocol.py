@@ -1,35 +1,42 @@
 r"""What a peer does with what it hears: no sockets, no clock, no threads.
 
-Frames and the time come in, outputs come out, and whoever owns the sockets carries them out. Since the
-message set is grow-only, nothing here can make replicas differ: this module only sees to it that messages
-get to everybody, and that a calm run goes in lockstep.
+Frames and the time come in, outputs come out, and whoever owns the sockets carries them out. What counts is
+decided by the archive, in which order means nothing, so nothing here can make replicas differ: this module only
+sees to it that what is said gets to everybody, and that a calm run goes in lockstep.
 
 States of a peer, as it states them in its heartbeats::
 
     LOADING -> READY -> TRAINING -> FINISHED -> LEAVING
        \________________________________________^
 
-A relay, which holds the set but no model, is RELAYING all the time and takes no part in rounds.
-
-In lockstep a peer waits, at the end of its round r, for every peer that is READY or TRAINING, whose next
-round is at most r, that was heard of within ``timeout``, and that is not late. A peer that lets a deadline
-pass is late until it is heard of in the current round again, so a dead one costs one deadline.
+A relay, which holds the archive but no model, is RELAYING all the time and takes no part in rounds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from shared_seed.errors import EquivocationError, MessageError
-from shared_seed.messages import MOST_STREAMS, Message, MessageSet, Stream, as_float32
+from shared_seed import identity
+from shared_seed.admission import Introduction
+from shared_seed.archive import Archive, News
+from shared_seed.errors import EquivocationError, MessageError, RefusedError
+from shared_seed.identity import Key
+from shared_seed.manifest import Manifest
+from shared_seed.messages import Message, Stream
+from shared_seed.proofs import Order
+from shared_seed.signed import Signed
 from shared_seed.swarm import wire
+from shared_seed.swarm.answers import Answers, Asking, Supply
+from shared_seed.swarm.catchup import CatchUp, Neighbour
+from shared_seed.swarm.output import Join, Link, Output, Publish, Send, Timing
+from shared_seed.swarm.roster import PeerView, Roster
 from shared_seed.swarm.wire import State
 
 REFRESH = 4
 """A greeting that was answered is repeated after this many times ``Timing.greet``."""
-
-LATEST = (1 << 32) - 1
-"""The last round there can be."""
 
 MOST_FAULTS = 100
 """Faults of other peers that are remembered."""
@@ -37,69 +44,35 @@ MOST_FAULTS = 100
 POSTPONED = 4
 """How many heartbeats a peer that publishes messages may leave out."""
 
-Link = tuple[str, str | bytes]
-"""A two-way connection: ("dialled", address) or ("accepted", routing id)."""
+REPORTS = 2
+"""Times that neighbours are told what we hold, unless it changes before."""
 
-NOBODY: Link = ("", "")
-"""No link."""
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Output: send a frame to everybody who listens to us."""
-
-    frame: bytes
+CROWD = 200
+"""Peers beyond which heartbeats become rarer, so that all together are no more than from so many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
-    """Output: send a frame over one link."""
+class Author:
+    """Who writes a stream: its key and introduction, neither in a private run, and what people call it."""
 
-    link: Link
-    frame: bytes
-
-
-Output = Publish | Send
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds: between heartbeats, of silence until a peer counts as gone, until a request or a greeting is
-    repeated.
-    """
-
-    heartbeat: float = 2.0
-    timeout: float = 10.0
-    retry: float = 1.0
-    greet: float = 5.0
-
-
-@dataclass(slots=True)
-class PeerView:
-    """What we know of another peer."""
-
+    stream: Stream
     name: str
-    heard: float
-    state: State = State.LOADING
-    round: int = 0
-    beat: int = -1
-    version: dict[Stream, int] = field(default_factory=dict)
-    digest: bytes = b""
-    late: bool = False
-    ahead: dict[Stream, int] = field(default_factory=dict)
-    """The part of ``version`` that we lacked when we last looked; sets only grow, so no other can be lacking."""
-    compared: int = -1
-    """The size that our set had when the peer was last seen to have all of it."""
+    key: Key | None = None
+    introduction: Introduction | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a link is checked against: the manifest's digest, its packed bytes, its limits."""
+    """The manifest as it goes over links: its digest, its packed bytes, its owner's signature."""
 
     digest: bytes
     packed: bytes
-    most_samples: int
-    most_learning_rate: float
+    signature: bytes
+
+    @classmethod
+    def of(cls, manifest: Manifest, signature: bytes) -> Terms:
+        """Of a manifest."""
+        return cls(manifest.digest(), manifest.pack(), signature)
 
 
 class Protocol:
@@ -107,38 +80,46 @@ class Protocol:
 
     def __init__(
         self,
-        stream: Stream,
-        name: str,
+        author: Author,
         terms: Terms,
-        messages: MessageSet,
+        archive: Archive,
         timing: Timing | None = None,
         first_beat: int = 0,
+        supply: Supply | None = None,
     ) -> None:
-        self.stream = stream
-        self.name = name
+        self.author = author
         self.terms = terms
-        self.messages = messages
+        self.archive = archive
         self.timing = timing or Timing()
         self.state = State.LOADING
         self.round = 0
+        self.pace = 0.0
+        """Seconds that our own steps take, waiting left out; 0 while it is not known."""
         self.digest = b""
-        self.peers: dict[Stream, PeerView] = {}
+        self.roster = Roster(self.timing.timeout)
         self.refusal: str | None = None
         self.faults: dict[str, None] = {}
-        self._links: dict[Link, Stream] = {}
+        self._catch_up = CatchUp(archive, self.timing)
+        self._answers = Answers(supply or Supply())
         self._dialled: dict[Link, float] = {}
-        self._fresh: list[Message] = []
+        self._vouched: set[bytes] = set()
         self._beat = first_beat
         self._next_beat = 0.0
         self._last_beat = 0.0
-        self._asked: dict[Stream, tuple[float, Link]] = {}
+        self._next_report = 0.0
+        self._reports: deque[wire.Holding] = deque(maxlen=REPORTS)
+        self._parted = False
+        self._united = -math.inf
+        """When we last heard somebody again after nobody."""
+        if author.introduction is not None:
+            archive.introduce(author.introduction)
 
     # What the peer itself does
 
     def enter(self, state: State, round_: int, now: float, digest: bytes = b"") -> list[Output]:
         """State what we are at from now on."""
         self.state, self.round, self.digest = state, round_, digest
-        return self._heartbeat(now)
+        return [Publish(self._heartbeat(now))] if self.author.key else []
 
     def publish(self, message: Message, now: float) -> list[Output]:
         """Put our own next message into the set and send it; our next round is the one after it.
@@ -146,146 +127,207 @@ class Protocol:
         Raises:
             MessageError: the manifest does not allow it, so the others would refuse it.
         """
-        self._check(message)
-        before = self.messages.gapless(message.stream)
-        self.messages.add(message)
-        self._release(message.stream, before)
+        signed = self.archive.publish(message, self.author.key)
+        self.digest = b""  # It was that of the weights without this message.
         self.round = message.round + 1
         # A message is a sign of life too, so heartbeats may wait; but they alone tell what others lack.
-        self._next_beat = min(now, self._last_beat + POSTPONED * self.timing.heartbeat) + self.timing.heartbeat
-        return [Publish(message.encode())]
+        interval = self._interval(now)
+        self._next_beat = min(now, self._last_beat + POSTPONED * interval) + interval
+        return [Publish(signed.encode())] if self.author.key else []
 
-    def dialled(self, link: Link) -> None:
-        """Introduce ourselves on this link at every tick that is due; the other side may have restarted."""
-        self._dialled[link] = 0.0
+    def order(self, order: Order) -> list[Output]:
+        """Pass an order of the owner, ours or one that was handed to us, to everybody.
 
-    def take(self) -> list[Message]:
-        """The messages that are new since the last call, our own too, each after all before it in its stream.
-
-        What lies beyond a gap waits for the gap to be filled. If its writer died, it may never be: then others are
-        not told to fetch what follows, and replicas that had used it would differ from those that never heard it.
+        Raises:
+            MessageError: the owner has not signed it.
         """
-        fresh, self._fresh = self._fresh, []
-        return fresh
+        return [Publish(order.encode())] if self._obey(order) else []
+
+    def dialled(self, link: Link, key: bytes = b"") -> None:
+        """Introduce ourselves on this link at every tick that is due; the other side may have restarted.
+
+        Args:
+            link: to a peer that we have chosen ourselves.
+            key: that peer's public key.
+        """
+        self._dialled[link] = 0.0
+        self._vouched.add(key)
+
+    def become(self, author: Author) -> None:
+        """Write another stream of the same peer from now on."""
+        self.author = author
+
+    def take(self) -> News:
+        """What is new since the last call; see :meth:`Archive.take`."""
+        return self.archive.take()
 
     @property
     def untaken(self) -> int:
         """How many messages :meth:`take` would give."""
-        return len(self._fresh)
+        return self.archive.untaken
 
     # What others do
 
-    def hear(self, data: bytes, now: float, forward: bool) -> list[Output]:
+    def hear(self, data: bytes, now: float, forward: bool, sender: bytes = b"") -> list[Output]:
         """Take in a published frame; pass it on, untouched, if it is new and ``forward`` is set.
+
+        Args:
+            data: the frame.
+            now: seconds.
+            forward: whether others hear it through us.
+            sender: the Curve25519 public key of the link's other end, where it is known.
 
         Raises:
             MessageError: the frame is not valid or not allowed; it has changed nothing.
         """
-        frame = wire.decode(data)
-        if isinstance(frame, Message):
-            new = self._take_in(frame, now)
-        elif isinstance(frame, wire.Heartbeat):
-            new = self._note(frame, now)
-        else:
-            raise MessageError(f"a {type(frame).__name__} frame was published; expected a message or heartbeat")
+        self._check_sender(sender)
+        frame = wire.decode(data, self.archive.seal)
+        match frame:
+            case Signed():
+                new = self._take_in(frame, now)
+            case wire.SignedHeartbeat():
+                new = self._note(frame, now)
+            case Order():
+                new = self._obey(frame)
+            case wire.Accusation():
+                new = self._believe(frame)
+            case _:
+                raise MessageError(f"a {type(frame).__name__} frame was published; it belongs to links")
+        if isinstance(new, list):
+            return new
         return [Publish(data)] if new and forward else []
 
-    def receive(self, link: Link, data: bytes, now: float) -> list[Output]:
-        """Take in a frame from a link.
+    def receive(self, link: Link, data: bytes, now: float, sender: bytes = b"") -> list[Output]:
+        """Take in a frame from a link; ``sender`` as for :meth:`hear`.
 
         Raises:
             MessageError: the frame is not valid; it has changed nothing.
         """
-        frame = wire.decode(data)
+        frame = wire.decode(data, self.archive.seal)
+        if isinstance(frame, wire.Hello):
+            return self._answer_hello(link, frame, now, sender)
+        self._check_sender(sender)
         match frame:
-            case wire.Hello():
-                return self._answer_hello(link, frame, now)
             case wire.Welcome():
-                if link not in self._dialled:
-                    raise MessageError("a welcome on a link that we did not dial")
-                self._dialled[link] = now + REFRESH * self.timing.greet
-                self._links[link] = Stream.from_bytes(frame.stream)
-                return []
+                return self._enter_by(link, frame, now)
             case wire.Refusal():
+                if link not in self._dialled:
+                    raise MessageError("a refusal on a link that we did not dial")
                 self.refusal = frame.reason
                 return []
-            case wire.Request():
-                return self._answer_request(link, frame)
-            case wire.Chunk():
-                return self._take_chunk(frame, now)
-            case _:
-                raise MessageError(f"a {type(frame).__name__} came over a link; it belongs to publications")
+            case wire.Vacancy():
+                return self._offer(link)
+        if link not in self._catch_up.neighbours:
+            raise MessageError(f"a {type(frame).__name__} on a link without a greeting")
+        try:
+            return self._from_neighbour(link, frame, now, sender)
+        except EquivocationError as error:
+            return self._accuse(error, Stream.from_bytes(getattr(frame, "stream", b"")))
 
     def tick(self, now: float) -> list[Output]:
-        """Do what time asks for: heartbeats, and requests for what we lack."""
+        """Do what time asks for: heartbeats, greetings, and requests for what we lack."""
+        self._answers.begin_pass()
         out: list[Output] = []
-        if now >= self._next_beat:
-            out += self._heartbeat(now)
+        if self.author.key and now >= self._next_beat:
+            out.append(Publish(self._heartbeat(now)))
         for link, due in self._dialled.items():
             if now >= due:
                 self._dialled[link] = now + self.timing.greet
-                hello = wire.Hello(self.stream.to_bytes(), self.name, self.terms.digest)
-                out.append(Send(link, wire.encode(hello)))
-        return out + self._requests(now)
+                out.append(Send(link, self._hello()))
+        if self.cut_off(now) != self._parted:
+            self._parted = not self._parted
+            self._united = self._united if self._parted else now
+        for link, neighbour in list(self._catch_up.neighbours.items()):
+            peer = self.roster.peers.get(neighbour.stream)
+            if not self._is_there(neighbour, now):
+                if link not in self._dialled:
+                    self._catch_up.part(link)
+            elif peer is not None:
+                out += self._catch_up.look(link, peer, now)
+        if now >= self._next_report:
+            self._next_report = now + self.timing.heartbeat
+            out += self._report()
+        return [*out, *self._catch_up.requests(now), *self._answer(now)]
 
     # Questions
 
+    def has_answers(self, now: float) -> bool:
+        """Whether the next :meth:`tick` would answer somebody at once."""
+        return self._answers.is_due(now)
+
+    def might_greet(self, curve: bytes) -> bool:
+        """Whether a Curve25519 public key may say hello, and so show an invite."""
+        return self.archive.admissions.might_greet(curve)
+
+    def might_admit(self, curve: bytes) -> bool:
+        """Whether a Curve25519 public key may publish and hear."""
+        return self.archive.admissions.might_admit(curve) or curve in map(identity.curve_public, self._vouched)
+
+    def turned_away(self, curve: bytes, where: str) -> None:
+        """Note that a Curve25519 public key was refused; what peers do wrong keeps room."""
+        if len(self.faults) < MOST_FAULTS // 2:
+            self._blame(f"{where} was closed to somebody with the Curve25519 key {curve.hex()}")
+
     def live(self, now: float) -> list[PeerView]:
         """The other peers that are there now."""
-        timeout, leaving = self.timing.timeout, State.LEAVING
-        return [p for p in self.peers.values() if now - p.heard < timeout and p.state is not leaving]
+        return self.roster.live(now)
 
     def ready(self, now: float) -> int:
         """How many peers, we among them, could begin a round."""
         able = (State.READY, State.TRAINING, State.FINISHED)
-        return sum(peer.state in able for peer in self.live(now)) + (self.state in able)
+        return self.roster.ready(now) + (self.state in able)
 
-    def waits_for(self, round_: int, now: float) -> list[PeerView]:
-        """The peers whose message for a round is still to come in lockstep."""
-        taking_part = (State.READY, State.TRAINING)
-        return [p for p in self.live(now) if p.state in taking_part and p.round <= round_ and not p.late]
+    def is_waiting(self, round_: int, now: float, deadline: float = math.inf) -> bool:
+        """Whether :meth:`waits_for` names anybody."""
+        return self.roster.is_waiting(round_, now, deadline)
+
+    def waits_for(self, round_: int, now: float, deadline: float = math.inf) -> list[PeerView]:
+        """The peers whose message for a round is still to come; see :meth:`Roster.waits_for`."""
+        return self.roster.waits_for(round_, now, deadline)
 
     def give_up_on(self, round_: int, now: float) -> list[PeerView]:
         """Mark as late all that :meth:`waits_for` names, and return them."""
-        late = self.waits_for(round_, now)
-        for peer in late:
-            peer.late = True
-        return late
+        return self.roster.give_up_on(round_, now)
 
     def swarm_round(self, now: float) -> int:
-        """The furthest round that any live peer is at."""
-        return max((p.round for p in self.live(now)), default=0)
+        """The round that the swarm is at; see :meth:`Roster.round`."""
+        return self.roster.round(now)
 
     def has_all(self, now: float) -> bool:
-        """Whether we have every message that any live peer says it has."""
-        return not any(self._lacking(peer) for peer in self.live(now))
+        """Whether we have every message that a neighbour that is there, and keeps its word, says it has."""
+        neighbours = self._catch_up.neighbours.items()
+        return self._catch_up.complete([link for link, each in neighbours if self._is_there(each, now)], now)
 
-    def others_have_all(self, now: float) -> bool:
-        """Whether every live peer says that it has every message of ours."""
-        ours = self.messages.version()
-        return all(self._is_level(peer, ours) for peer in self.live(now))
+    def all_equal(self, now: float) -> bool:
+        """Whether every live peer holds what we hold; of relays, which have no weights, those that we talk to."""
+        ours, held = len(self.archive), self.archive.digest()
+        near = {neighbour.stream for neighbour in self._catch_up.neighbours.values()}
+        return all(
+            peer.messages == ours and peer.held == held
+            for stream, peer in self.roster.peers.items()
+            if peer.is_live(now) and (peer.state is not State.RELAYING or stream in near)
+        )
 
     def is_quiet(self, now: float) -> bool:
         """Whether nobody has anything to say any more that we lack: a finished peer may state its digest."""
         if self.cut_off(now):
             return False  # Somebody should have our last messages before we go.
-        busy = (State.READY, State.TRAINING, State.LOADING)
-        return not any(p.state in busy for p in self.live(now)) and self.has_all(now)
+        return not self.roster.is_expecting(now, self._united) and self.has_all(now)
 
     def is_settled(self, now: float) -> bool:
         """Whether all sets are equal and all digests stated, or there is something to take in first."""
         if self.untaken > 0:
             return True
         stated = all(p.digest or p.state is State.RELAYING for p in self.live(now))
-        return stated and self.has_all(now) and self.others_have_all(now)
+        return stated and self.has_all(now) and self.all_equal(now)
 
     def digests(self) -> dict[str, str]:
         """The digests, in hex, that peers with the same messages as we have state.
 
         By name, or by name and stream where names are not unique.
         """
-        ours = self.messages.version()
-        stated = {s: peer for s, peer in self.peers.items() if peer.digest and peer.version == ours}
+        held = self.archive.digest()
+        stated = {s: peer for s, peer in self.roster.peers.items() if peer.digest and peer.held == held}
         names = [peer.name for peer in stated.values()]
         return {
             peer.name if names.count(peer.name) == 1 else f"{peer.name} {stream}": peer.digest.hex()
@@ -294,154 +336,308 @@ class Protocol:
 
     def cut_off(self, now: float) -> bool:
         """Whether we dialled somebody, hear nobody, and whom we heard last has not taken leave."""
-        last = max(self.peers.values(), key=lambda peer: peer.heard, default=None)
-        left = last is not None and last.state is State.LEAVING
-        return bool(self._dialled) and not left and not self.live(now)
+        if not self._dialled or not self.roster.is_alone(now):
+            return False
+        last = self.roster.last_heard()
+        return last is None or last.state is not State.LEAVING
 
-    # Inside
+    # Inside: publications
 
-    def _lacking(self, peer: PeerView) -> dict[Stream, tuple[int, int]]:
-        """What a peer has more of than we; goes through its whole version vector once a heartbeat."""
-        spans = self.messages.lacks(peer.ahead)
-        if len(spans) < len(peer.ahead):
-            peer.ahead = {stream: stop for stream, (_, stop) in spans.items()}
-        return spans
+    def _check_sender(self, sender: bytes) -> None:
+        """Revoking a key does not cut a connection that is there, so what comes over it is left unread."""
+        if sender and sender in self.archive.out_links:
+            raise MessageError("a frame over a link of a key that is out of the run")
 
-    def _is_level(self, peer: PeerView, ours: dict[Stream, int]) -> bool:
-        """Whether a peer says that it has all of ours; looks again only once our set has grown."""
-        if peer.compared != len(self.messages):
-            if peer.version != ours and any(peer.version.get(s, 0) < count for s, count in ours.items()):
-                return False
-            peer.compared = len(self.messages)
-        return True
+    def _is_there(self, neighbour: Neighbour, now: float) -> bool:
+        """Whether a neighbour was heard of lately, or has just come."""
+        peer = self.roster.peers.get(neighbour.stream)
+        return now - peer.heard < peer.timeout if peer else now - neighbour.since < self.timing.timeout
 
-    def _check(self, message: Message) -> None:
-        """Hold a message against the manifest's limits."""
-        if len(message.codes) > self.terms.most_samples:
-            raise MessageError(
-                f"{len(message.codes)} samples in one message; the manifest allows {self.terms.most_samples}"
-            )
-        if message.learning_rate > as_float32(self.terms.most_learning_rate):
-            raise MessageError(
-                f"learning rate {message.learning_rate:g}; the manifest allows {self.terms.most_learning_rate:g}"
-            )
-
-    def _take_in(self, message: Message, now: float) -> bool:
-        self._check(message)
-        before = self.messages.gapless(message.stream)
+    def _take_in(self, signed: Signed, now: float) -> bool | list[Output]:
+        stream, number = signed.message.stream, signed.message.number
+        if self.archive.introduction(stream) is None:
+            # We have not heard its writer's heartbeat yet; a neighbour's answer introduces him.
+            self._catch_up.hint(stream, number + 1)
+            return False
         try:
-            new = self.messages.add(message)
+            new = self.archive.accept(signed)
         except EquivocationError as error:
-            if len(self.faults) < MOST_FAULTS:
-                self.faults[str(error)] = None
-            raise
-        if self._release(message.stream, before):
+            return self._accuse(error, stream)
+        if new:
             self.digest = b""  # It was that of the weights without this message.
-        peer = self.peers.get(message.stream)
-        if peer is not None:
-            peer.heard = now
-            self._advance(peer, message.round + 1)
+            self.roster.reached(stream, signed.message.round, self.round, now)
+        elif number > self.archive.count(stream):
+            self._catch_up.hint(stream, number + 1)
         return new
 
-    def _release(self, stream: Stream, before: int) -> bool:
-        """Let :meth:`take` have what a stream has gained since it had ``before`` messages without a gap."""
-        stop = self.messages.gapless(stream)
-        self._fresh += self.messages.slice(stream, before, stop, stop - before)
-        return stop > before
-
-    def _advance(self, peer: PeerView, round_: int) -> None:
-        peer.round = max(peer.round, min(round_, LATEST))
-        if peer.round >= self.round:
-            peer.late = False
-
-    def _note(self, beat: wire.Heartbeat, now: float) -> bool:
-        stream = Stream.from_bytes(beat.stream)
-        if stream == self.stream:
+    def _note(self, signed: wire.SignedHeartbeat, now: float) -> bool:
+        beat, stream, introduction = signed.beat, signed.stream, signed.introduction
+        if stream == self.author.stream:
+            self._outrun(signed)
             return False
-        peer = self.peers.get(stream)
-        if peer is None:
-            if len(self.peers) >= MOST_STREAMS:
-                raise MessageError(f"more than {MOST_STREAMS} peers in one run")
-            peer = self.peers[stream] = PeerView(beat.name, now)
+        known = self.archive.introduction(stream) == introduction
+        if not known:
+            self._check_peer(introduction, stream)
+        if not identity.verify(introduction.key, signed.text, signed.signature):
+            raise MessageError("a heartbeat that its sender has not signed")
+        if not known:
+            self._introduce(introduction, beat.state)
+        if self.archive.is_out(introduction.key):
+            raise MessageError("a heartbeat of a key that is out of the run")
+        if stream not in self.roster.peers and introduction.key in self._vouched:
             # It may be the other end of a link of ours, restarted and without knowledge of us.
             self._dialled = dict.fromkeys(self._dialled, 0.0)
-        elif beat.beat <= peer.beat:
+        if not self.roster.note(signed, now):
             return False
-        peer.name, peer.heard, peer.beat = beat.name, now, beat.beat
-        peer.state, peer.digest = beat.state, beat.digest
-        peer.version = peer.ahead = wire.unpack_version(beat.version)
-        self._advance(peer, beat.round)
+        self.roster.catch_up(self.roster.peers[stream], self.round)
         return True
 
-    def _heartbeat(self, now: float) -> list[Output]:
+    def _outrun(self, signed: wire.SignedHeartbeat) -> None:
+        """Number our heartbeats on from one of an earlier process of ours, if the clock went back in between."""
+        key, beat = self.author.key, signed.beat.beat
+        if key is not None and beat > self._beat and identity.verify(key.public, signed.text, signed.signature):
+            self._beat, self._next_beat = beat, 0.0
+
+    def _remind(self, link: Link, beat: wire.Heartbeat) -> list[Output]:
+        """Show a neighbour whose heartbeats are behind those of its earlier process the last of these."""
+        stream = Stream.from_bytes(beat.stream)
+        peer = self.roster.peers.get(stream)
+        latest = peer.latest if peer is not None and self._catch_up.neighbours[link].stream == stream else None
+        behind = latest is not None and beat.beat < latest.beat.beat
+        return [Send(link, wire.encode_beat(latest.beat, latest.signature))] if latest and behind else []
+
+    def _check_peer(self, introduction: Introduction, stream: Stream) -> None:
+        if introduction.peer(self.archive.run) != stream.peer:
+            raise MessageError(f"stream {stream} is not of the peer that introduces itself with it")
+
+    def _introduce(self, introduction: Introduction, state: State) -> None:
+        excluded = len(self.archive.admissions.excluded)
+        try:
+            self.archive.introduce(introduction)
+        except RefusedError as error:
+            # A relay that we have chosen needs no admission: it writes nothing.
+            if state is not State.RELAYING or introduction.key not in self._vouched:
+                self._blame(f"key {identity.show(introduction.key)} is not admitted to this run")
+                raise MessageError(str(error)) from error
+        if len(self.archive.admissions.excluded) > excluded:
+            self.digest = b""
+            self._forget_out()
+
+    def _obey(self, order: Order) -> bool:
+        new = self.archive.accept_order(order)
+        if new:
+            self.digest = b""
+            self._forget_out()
+            if order.banned and self.author.key and order.key == self.author.key.public:
+                self.refusal = "the run's owner has banned this machine's key; ask them why"
+        return new
+
+    def _forget_out(self) -> None:
+        """Take peers whose keys are out of the run for gone."""
+        self.roster.forget([stream for stream in self.roster.peers if not self.archive.counts(stream)])
+
+    def _believe(self, accusation: wire.Accusation) -> bool:
+        introduction = accusation.guest.introduction()
+        self._check_peer(introduction, Stream.from_bytes(accusation.fork.stream))
+        accusation.fork.check(introduction.key)
+        self._introduce(introduction, State.LOADING)
+        new = self.archive.accept_fork(accusation.fork)
+        if new:
+            self.digest = b""
+            stream, number = Stream.from_bytes(accusation.fork.stream), accusation.fork.number
+            self._blame(
+                f"stream {stream} is proven to have published two different messages under number {number}"
+            )
+        return new
+
+    def _accuse(self, error: EquivocationError, stream: Stream) -> list[Output]:
+        """Tell everybody of a fork that we have found."""
+        self._blame(str(error))
+        self.digest = b""
+        fork, introduction = self.archive.forks.get(stream), self.archive.introduction(stream)
+        if fork is None or introduction is None:
+            return []
+        return [Publish(wire.encode_accusation(wire.Accusation(fork, wire.Guest.of(introduction))))]
+
+    def _blame(self, fault: str) -> None:
+        if len(self.faults) < MOST_FAULTS:
+            self.faults[fault] = None
+
+    # Inside: links
+
+    def _interval(self, now: float) -> float:
+        return self.timing.heartbeat * max(1.0, len(self.roster.live(now)) / CROWD)
+
+    def _heartbeat(self, now: float) -> bytes:
+        interval = self._interval(now)
         self._last_beat = now
-        self._next_beat = now + self.timing.heartbeat
+        self._next_beat = now + interval
         self._beat += 1
+        return self._signed_beat(interval)
+
+    def _signed_beat(self, interval: float) -> bytes:
+        key, introduction = self.author.key, self.author.introduction
+        assert key is not None
+        assert introduction is not None
+        archive = self.archive
         beat = wire.Heartbeat(
-            self.stream.to_bytes(),
+            self.author.stream.to_bytes(),
+            wire.Guest.of(introduction),
             self._beat,
-            self.name,
+            self.author.name,
             self.state,
             self.round,
-            wire.pack_version(self.messages.version()),
+            round(1000 * interval),
+            min(round(1000 * self.pace), wire.MOST_COUNT),
+            len(archive),
+            archive.digest(),
+            archive.statements_digest(),
             self.digest,
         )
-        return [Publish(wire.encode(beat))]
+        return wire.encode_beat(beat, key.sign(wire.text_of(beat, archive.seal)))
 
-    def _answer_hello(self, link: Link, hello: wire.Hello, now: float) -> list[Output]:
-        if hello.manifest_digest and hello.manifest_digest != self.terms.digest:
-            reason = "your manifest differs from the run's; fetch the run's manifest and compare"
-            return [Send(link, wire.encode(wire.Refusal(reason)))]
-        manifest = b"" if hello.manifest_digest else self.terms.packed
-        known = link in self._links
-        stream = Stream.from_bytes(hello.stream)
-        if hello.manifest_digest and self._links.get(link) != stream:
-            # A peer that connected again has left its old link.
-            gone = [old for old, peer in self._links.items() if peer == stream and old[0] == "accepted"]
-            for old in gone:
-                del self._links[old]
-            self._links[link] = stream
-        answer = wire.Welcome(self.stream.to_bytes(), self.name, manifest)
-        return [Send(link, wire.encode(answer)), *([] if known else self._heartbeat(now))]
+    def _hello(self) -> bytes:
+        introduction = self.author.introduction
+        assert introduction is not None
+        guest = wire.Guest.of(introduction)
+        return wire.encode(wire.Hello(self.author.stream.to_bytes(), self.author.name, guest, self.terms.digest))
 
-    def _answer_request(self, link: Link, request: wire.Request) -> list[Output]:
-        if link not in self._links:
-            raise MessageError("a request on a link that has not said hello with the run's manifest")
-        stream = Stream.from_bytes(request.stream)
-        found = self.messages.slice(stream, request.start, request.stop, wire.CHUNK)
-        return [Send(link, wire.encode(wire.Chunk([message.encode() for message in found])))]
-
-    def _take_chunk(self, chunk: wire.Chunk, now: float) -> list[Output]:
-        messages = [Message.decode(data) for data in chunk.messages]
-        for message in messages:
-            self._check(message)
-        for message in messages:
-            if self._take_in(message, now):
-                _, link = self._asked.get(message.stream, (0.0, NOBODY))
-                self._asked[message.stream] = (-self.timing.retry, link)
-        return self._requests(now)
-
-    def _requests(self, now: float) -> list[Output]:
-        """Ask, over a link to a peer that has it, for each stream of which somebody has more than we.
-
-        One that does not answer is asked again only after the others that have it.
-        """
-        able: dict[Stream, list[tuple[Link, tuple[int, int]]]] = {}
-        for link, stream in self._links.items():
-            peer = self.peers.get(stream)
-            if peer is not None and now - peer.heard < self.timing.timeout:
-                for lacking, span in self._lacking(peer).items():
-                    able.setdefault(lacking, []).append((link, span))
-        out: list[Output] = []
-        for lacking, choices in able.items():
-            asked, before = self._asked.get(lacking, (-self.timing.retry, NOBODY))
-            if now - asked < self.timing.retry:
-                continue
-            links = [link for link, _ in choices]
-            # One that answered, so that its time was reset, is asked again.
-            step = 1 if asked >= 0 else 0
-            link, (start, stop) = choices[(links.index(before) + step) % len(links) if before in links else 0]
-            self._asked[lacking] = (now, link)
-            request = wire.Request(lacking.to_bytes(), start, min(stop, start + wire.CHUNK))
-            out.append(Send(link, wire.encode(request)))
+    def _answer_hello(self, link: Link, hello: wire.Hello, now: float, sender: bytes) -> list[Output]:
+        own = self.author.introduction
+        if own is None:
+            raise MessageError("a greeting in a private run")
+        introduction, stream = hello.guest.introduction(), Stream.from_bytes(hello.stream)
+        if sender and identity.curve_public(introduction.key) != sender:
+            raise MessageError("a greeting in the name of another key than the link's")
+        asks = not hello.manifest_digest
+        try:
+            self.archive.admissions.check(introduction)
+            if self.archive.is_out(introduction.key):
+                raise RefusedError(
+                    "the run's owner has banned your key, or another key has used your invite; ask the owner"
+                )
+            if hello.manifest_digest and hello.manifest_digest != self.terms.digest:
+                raise RefusedError("your manifest differs from the run's; fetch the run's manifest and compare")
+        except RefusedError as error:
+            self._blame(f"key {identity.show(introduction.key)} was refused: {error}"[:500])
+            return [Send(link, wire.encode(wire.Refusal(str(error)[:1000])))]
+        if not asks:
+            self._check_peer(introduction, stream)
+        packed, signature = (self.terms.packed, self.terms.signature) if asks else (b"", b"")
+        welcome = wire.Welcome(
+            self.author.stream.to_bytes(), self.author.name, wire.Guest.of(own), packed, signature
+        )
+        out: list[Output] = [Send(link, wire.encode(welcome))]
+        if not asks:
+            self._introduce(introduction, State.LOADING)
+            out += self._meet(link, stream, now)
         return out
+
+    def _enter_by(self, link: Link, welcome: wire.Welcome, now: float) -> list[Output]:
+        if link not in self._dialled:
+            raise MessageError("a welcome on a link that we did not dial")
+        stream = Stream.from_bytes(welcome.stream)
+        self._check_peer(welcome.guest.introduction(), stream)
+        self._dialled[link] = now + REFRESH * self.timing.greet
+        return [Join(link), *self._meet(link, stream, now)]
+
+    def _meet(self, link: Link, stream: Stream, now: float) -> list[Output]:
+        """Tell a new neighbour of ourselves and of all that we hear."""
+        known = self.roster.heartbeats(now) if self._catch_up.meet(link, stream, now) else []
+        return [Send(link, frame) for frame in (self._heartbeat(now), *known)]
+
+    def _offer(self, link: Link) -> list[Output]:
+        if link not in self._dialled:
+            raise MessageError("a vacancy on a link that we did not dial")
+        self._dialled[link] = 0.0  # It will greet us once it has the run.
+        return [Send(link, wire.encode(wire.Offer(self.terms.packed, self.terms.signature)))]
+
+    def _from_neighbour(self, link: Link, frame: wire.AnyFrame, now: float, sender: bytes) -> list[Output]:
+        sends: Iterable[Output]
+        match frame:
+            case wire.SignedHeartbeat():
+                new = self._note(frame, now)
+                # Those who dialled us are heard by others through us alone.
+                passed_on = (
+                    [Publish(wire.encode_beat(frame.beat, frame.signature))] if link[0] == "accepted" else []
+                )
+                sends = passed_on if new else self._remind(link, frame.beat)
+            case wire.Compare() | wire.Request() | wire.Trace() | wire.Consult():
+                self._answers.ask(sender or link, link, frame)
+                sends = self._answer(now)
+            case wire.Levels():
+                sends = self._catch_up.take_levels(link, frame, now)
+            case wire.Chunk():
+                return self._fill(link, frame, now)
+            case wire.Holding():
+                self._catch_up.hold(link, frame.messages, frame.held, now)
+                peer = self.roster.peers.get(self._catch_up.neighbours[link].stream)
+                if peer is not None:
+                    peer.messages, peer.held, peer.proven = frame.messages, frame.held, frame.proven
+                    peer.heard = now
+                sends = []
+            case wire.Marks():
+                sends = self._catch_up.take_marks(link, frame)
+            case Order():
+                sends = [Publish(frame.encode())] if self._obey(frame) else []
+            case Introduction():
+                self._introduce(frame, State.LOADING)
+                sends = []
+            case wire.Accusation():
+                sends = [Publish(wire.encode_accusation(frame))] if self._believe(frame) else []
+            case _:
+                raise MessageError(f"a {type(frame).__name__} came over a link; it belongs to publications")
+        return list(sends)
+
+    def _fill(self, link: Link, chunk: wire.Chunk, now: float) -> list[Output]:
+        """Take in what we have asked for; a single message that we had missed, others will have missed with us."""
+        stream = Stream.from_bytes(chunk.stream)
+        untaken, count = self.untaken, self.archive.count(stream)
+        out: list[Output] = list(self._catch_up.take_chunk(link, chunk, now))
+        if self.untaken != untaken:
+            self.digest = b""
+        last = self.archive.last(stream) if self.archive.count(stream) == count + 1 else None
+        return [*out, Publish(last.encode())] if last is not None and last.signature else out
+
+    def _report(self) -> list[Output]:
+        """Tell neighbours what we hold, some times over after it has changed."""
+        archive = self.archive
+        holding = wire.Holding(len(archive), archive.digest(), archive.statements_digest())
+        if self._reports.count(holding) == REPORTS or not self._catch_up.neighbours:
+            return []
+        self._reports.append(holding)
+        frame = wire.encode(holding)
+        return [Send(link, frame) for link in self._catch_up.neighbours]
+
+    def _answer(self, now: float) -> list[Output]:
+        """Answer neighbours, as far as their budgets and this pass allow."""
+        out: list[Output] = []
+        while (due := self._answers.due(now)) is not None:
+            asker, link, frame = due
+            if link not in self._catch_up.neighbours:
+                continue
+            sends = self._answer_to(link, frame)
+            self._answers.charge(asker, sum(len(send.frame) for send in sends), now)
+            out += sends
+        return out
+
+    def _answer_to(self, link: Link, frame: Asking) -> list[Send]:
+        match frame:
+            case wire.Compare():
+                return self._catch_up.answer_compare(link, frame)
+            case wire.Request():
+                return self._catch_up.answer_request(link, frame)
+            case wire.Trace():
+                return self._catch_up.answer_trace(link, frame)
+            case wire.Consult():
+                return self._statements(link)
+
+    def _statements(self, link: Link) -> list[Send]:
+        """All orders, forks and guests with invites that are known here."""
+        frames = [guest.encode() for guest in self.archive.guests()]
+        frames += [order.encode() for order in self.archive.orders.values()]
+        for stream, fork in self.archive.forks.items():
+            introduction = self.archive.introduction(stream)
+            if introduction is not None:
+                frames.append(wire.encode_accusation(wire.Accusation(fork, wire.Guest.of(introduction))))
+        return [Send(link, frame) for frame in frames]

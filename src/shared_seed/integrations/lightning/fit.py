@@ -25,7 +25,10 @@ class ClassificationModule(LightningModule):  # type: ignore[misc]
         self.model = job.model
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """The loss of one batch, of the loader's or of the run's."""
+        assigned, session = self.job.assigned, self.trainer.strategy.session
+        if assigned is not None:
+            return self.job.assigned_loss(assigned, session)
         return nn.functional.cross_entropy(self.job.task.logits(self.model, batch), batch["labels"])
 
     def configure_optimizers(self) -> Any:
@@ -54,6 +57,8 @@ def fit(job: Job) -> Outcome | None:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # from_pretrained gives models in evaluation mode, and the losses of assigned batches are taken in it.
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         trainer = Trainer(
             strategy=strategy,
             accelerator="gpu" if torch.cuda.is_available() else "cpu",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from shared_seed import notices
+from shared_seed import authors, notices
 from shared_seed.errors import HeadroomError, ModelError
 from shared_seed.generators import Generators
 from shared_seed.integrations.lightning import checks
@@ -297,8 +297,7 @@ class PeerStrategy(Ranks):
                 Generators.unpack(entry["generators"][self.global_rank]).restore()
             if self.global_rank > 0:
                 # The first process wrote the checkpoint, for all of them.
-                name = settings_at(self.place, self.settings).peer_name(snapshot.contents.manifest.run)
-                snapshot = snapshot.of_peer(name)
+                snapshot = authors.as_peer(snapshot, settings_at(self.place, self.settings))
             self._resume = snapshot
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from shared_seed import notices
+from shared_seed import authors, notices
 from shared_seed.errors import HeadroomError, ModelError, RecipeError
 from shared_seed.integrations.transformers import card, checkpoint
 from shared_seed.integrations.transformers.checks import check_usable, without_effect
@@ -184,7 +184,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         resume = Snapshot.load(Path(resumed_from)) if resumed_from else None
         if resume is not None and place.rank > 0:
             # Rank 0 wrote the state, for all.
-            resume = resume.of_peer(settings_at(place, settings).peer_name(resume.contents.manifest.run))
+            resume = authors.as_peer(resume, settings_at(place, settings))
         left = max(1, state.max_steps - state.global_step)
         self._groups = Groups.of(_bare(kwargs["optimizer"]), model, left)
         self._say(self._groups.notices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainingArguments
@@ -11,6 +12,32 @@ from transformers.trainer_callback import PrinterCallback
 from shared_seed.integrations.transformers.callback import SharedSeedCallback
 from shared_seed.job import Job
 from shared_seed.outcome import Outcome
+
+
+class RecipeTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer that evaluates what a recipe's run assigns, where it does."""
+
+    # The task's loss is a mean of each batch: without this, k probes a step would be multiplied by k.
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, job: Job, callback: SharedSeedCallback, arguments: TrainingArguments) -> None:
+        super().__init__(
+            model=job.model,
+            args=arguments,
+            train_dataset=job.features,
+            data_collator=job.task.collate,
+            compute_loss_func=job.task.loss,
+            callbacks=[callback],
+        )
+        self._job = job
+        self._callback = callback
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The loss of one batch, of the loader's or of the run's."""
+        assigned, session = self._job.assigned, self._callback.session
+        if assigned is None or session is None:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        return self._job.assigned_loss(assigned, session)
 
 
 def fit(job: Job) -> Outcome | None:
@@ -39,14 +66,7 @@ def fit(job: Job) -> Outcome | None:
             remove_unused_columns=False,
             dataloader_pin_memory=False,
         )
-        trainer = Trainer(
-            model=job.model,
-            args=arguments,
-            train_dataset=job.features,
-            data_collator=job.task.collate,
-            compute_loss_func=job.task.loss,
-            callbacks=[callback],
-        )
+        trainer = RecipeTrainer(job, callback, arguments)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return callback.outcome

@@ -1,0 +1,215 @@
+"""What a peer knows of the others from their heartbeats and messages, and whom it waits for in lockstep.
+
+A peer waits, at the end of its round r, for every peer that is READY or TRAINING, whose next round is at most r,
+that was heard of lately, and that is not late. A peer that lets a deadline pass is late until it is heard of in
+the current round again, so a dead one costs one deadline. A peer whose steps take longer than the deadline is not
+waited for at all: its messages count whenever they come.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from statistics import median_high, median_low
+
+from shared_seed.errors import MessageError
+from shared_seed.messages import MOST_STREAMS, Stream
+from shared_seed.swarm.wire import SignedHeartbeat, State, encode_beat
+
+LATEST = (1 << 32) - 1
+"""The last round there can be."""
+
+LEAST_DEADLINE = 2.0
+"""Seconds that a deadline is at least."""
+
+SLOWEST = 1.5
+"""A deadline is at least this many times the middle peer's pace."""
+
+SPREADS = 4.0
+"""How many standard deviations more than the middle pace a step may take."""
+
+_NORMAL = 1.4826
+"""The standard deviation of a normal distribution whose median absolute deviation is 1."""
+
+PATIENCE = 3
+"""Timeouts of silence after which nothing more is expected of a peer that has not taken leave."""
+
+LONGEST_INTERVAL = 900.0
+"""Seconds between two heartbeats that a peer may ask for; a run with the most peers needs 700."""
+
+MISSED = 5
+"""Heartbeats that a peer may leave out before it counts as gone."""
+
+
+@dataclass(slots=True)
+class PeerView:
+    """What we know of another peer."""
+
+    name: str
+    heard: float
+    timeout: float
+    state: State = State.LOADING
+    round: int = 0
+    pace: float = 0.0
+    beat: int = -1
+    messages: int = 0
+    held: bytes = b""
+    proven: bytes = b""
+    digest: bytes = b""
+    late: bool = False
+    latest: SignedHeartbeat | None = None
+    """The heartbeat that said so, for those that come later."""
+
+    def is_live(self, now: float) -> bool:
+        """Whether it is there: heard of lately, and not leaving."""
+        return now - self.heard < self.timeout and self.state is not State.LEAVING
+
+
+class Roster:
+    """The other peers of a run; ``timeout`` are seconds of silence until one counts as gone, at least."""
+
+    def __init__(self, timeout: float) -> None:
+        self.peers: dict[Stream, PeerView] = {}
+        self._timeout = timeout
+        self._newest: dict[bytes, int] = {}  # incarnation of each peer
+
+    def note(self, signed: SignedHeartbeat, now: float) -> bool:
+        """Take in a heartbeat; ``False`` for one that is not the latest.
+
+        Raises:
+            MessageError: there are too many peers.
+        """
+        stream, beat = signed.stream, signed.beat
+        peer = self.peers.get(stream)
+        if peer is None:
+            if len(self.peers) >= MOST_STREAMS:
+                self._forget_gone(now)
+            peer = self.peers[stream] = PeerView(beat.name, now, self._timeout)
+            self._newest[stream.peer] = max(stream.incarnation, self._newest.get(stream.peer, 0))
+        elif beat.beat <= peer.beat:
+            return False
+        peer.name, peer.heard, peer.beat = beat.name, now, beat.beat
+        peer.timeout = max(self._timeout, MISSED * min(beat.interval / 1000, LONGEST_INTERVAL))
+        peer.state, peer.digest = beat.state, beat.digest
+        peer.pace = beat.pace / 1000
+        peer.messages, peer.held, peer.proven = beat.messages, beat.held, beat.proven
+        peer.round = max(peer.round, min(beat.round, LATEST))
+        peer.latest = signed
+        return True
+
+    def _forget_gone(self, now: float) -> None:
+        gone = [stream for stream, peer in self.peers.items() if now - peer.heard >= peer.timeout]
+        self.forget(gone)
+        if not gone:
+            raise MessageError(f"more than {MOST_STREAMS} peers in one run")
+
+    def forget(self, streams: Iterable[Stream]) -> None:
+        """Take peers for gone."""
+        for stream in streams:
+            del self.peers[stream]
+        self._newest = {}
+        for stream in self.peers:
+            self._newest[stream.peer] = max(stream.incarnation, self._newest.get(stream.peer, 0))
+
+    def reached(self, stream: Stream, round_: int, ours: int, now: float) -> None:
+        """A peer has published for a round."""
+        peer = self.peers.get(stream)
+        if peer is not None:
+            peer.heard = now
+            peer.round = max(peer.round, min(round_ + 1, LATEST))
+            self.catch_up(peer, ours)
+
+    def catch_up(self, peer: PeerView, ours: int) -> None:
+        """A peer that is in our round, ``ours``, is late no longer."""
+        if peer.round >= ours:
+            peer.late = False
+
+    def heartbeats(self, now: float) -> list[bytes]:
+        """The latest of each live peer, as it was sent: who comes late knows from them who is there."""
+        latest = [peer.latest for peer in self.live(now)]
+        return [encode_beat(signed.beat, signed.signature) for signed in latest if signed is not None]
+
+    def live(self, now: float) -> list[PeerView]:
+        """The other peers that are there now."""
+        leaving = State.LEAVING
+        return [p for p in self.peers.values() if now - p.heard < p.timeout and p.state is not leaving]
+
+    def is_alone(self, now: float) -> bool:
+        """Whether :meth:`live` names nobody."""
+        return not any(peer.is_live(now) for peer in self.peers.values())
+
+    def is_expecting(self, now: float, united: float) -> bool:
+        """Whether any peer may still have something to say: one that trains, or that fell silent while it did,
+        until it was silent for ``PATIENCE`` timeouts, and until as long after ``united``, when whatever cut us
+        off from everybody ended.
+
+        An earlier process of a peer that has started again is not expected back.
+        """
+        busy = (State.LOADING, State.READY, State.TRAINING)
+        return any(
+            peer.state in busy
+            and now - max(peer.heard, united) < PATIENCE * peer.timeout
+            and stream.incarnation == self._newest[stream.peer]
+            for stream, peer in self.peers.items()
+        )
+
+    def ready(self, now: float) -> int:
+        """How many of them could begin a round."""
+        able = (State.READY, State.TRAINING, State.FINISHED)
+        return sum(peer.state in able for peer in self.live(now))
+
+    def waits_for(self, round_: int, now: float, deadline: float = math.inf) -> list[PeerView]:
+        """The peers whose message for a round is still to come in lockstep, but for those that are known to need
+        longer than the deadline.
+        """
+        return list(self._awaited(round_, now, deadline))
+
+    def is_waiting(self, round_: int, now: float, deadline: float = math.inf) -> bool:
+        """Whether :meth:`waits_for` names anybody."""
+        return next(self._awaited(round_, now, deadline), None) is not None
+
+    def _awaited(self, round_: int, now: float, deadline: float) -> Iterator[PeerView]:
+        taking_part = (State.READY, State.TRAINING)
+        for peer in self.peers.values():
+            behind = peer.round <= round_ and not peer.late and peer.pace <= deadline
+            if behind and peer.state in taking_part and now - peer.heard < peer.timeout:
+                yield peer
+
+    def give_up_on(self, round_: int, now: float) -> list[PeerView]:
+        """Mark as late all that :meth:`waits_for` names, and return them."""
+        late = self.waits_for(round_, now)
+        for peer in late:
+            peer.late = True
+        return late
+
+    def deadline(self, own: float, now: float) -> float:
+        """Seconds that a step may take, from the median and the spread of all peers' paces; ``own`` is ours.
+
+        The lower median, so that of two peers the fast one does not wait for the slow one.
+        """
+        paces = [own, *(p.pace for p in self._taking_part(now) if p.pace > 0)]
+        middle = median_low(paces)
+        spread = _NORMAL * median_low(abs(pace - middle) for pace in paces)
+        return max(LEAST_DEADLINE, SLOWEST * middle, middle + SPREADS * spread)
+
+    def pace(self, own: float, now: float) -> float:
+        """Seconds that a step takes the middle peer; ``own`` is ours."""
+        return median_low([own, *(p.pace for p in self._taking_part(now) if p.pace > 0)])
+
+    def _taking_part(self, now: float) -> list[PeerView]:
+        taking_part = (State.READY, State.TRAINING)
+        return [p for p in self.live(now) if p.state in taking_part]
+
+    def round(self, now: float) -> int:
+        """The round that the swarm is at: the middle one of the live peers', so that no few of them can move it.
+
+        Peers that train or have finished know better than those that are still to begin.
+        """
+        live = self.live(now)
+        under_way = [p.round for p in live if p.state in (State.TRAINING, State.FINISHED)]
+        return median_high(under_way or [p.round for p in live] or [0])
+
+    def last_heard(self) -> PeerView | None:
+        """Whom we heard last, be he gone or not."""
+        return max(self.peers.values(), key=lambda peer: peer.heard, default=None)

@@ -1,0 +1,1 @@
+"""What tests/corpus holds, by kind; tests/make_corpus.py writes it."""

@@ -1,0 +1,160 @@
+"""What is said of a stream, from its bytes and what was computed again."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import stream
+from shared_seed import codec, verdict
+from shared_seed.verdict import Check, Sums, Verdict
+
+FINITE = [code for code in range(256) if not codec.is_abstention(code)]
+GRADIENTS = st.floats(-1e4, 1e4, allow_nan=False)
+
+
+def checks(writer: int, published: list[float], again: list[float]) -> list[Check]:
+    return [
+        Check(stream(writer), number, number, 0, codec.encode(x), y)
+        for number, (x, y) in enumerate(zip(published, again, strict=True))
+    ]
+
+
+def normal(count: int, seed: int) -> list[float]:
+    draw = random.Random(seed)
+    return [draw.gauss(0, 10) for _ in range(count)]
+
+
+@given(GRADIENTS, st.sampled_from([-3, 0, 5]))
+def test_a_gradient_is_at_no_distance_from_its_own_code(gradient: float, exponent: int) -> None:
+    assert verdict.distance(gradient, codec.encode(gradient, exponent), exponent) == 0
+
+
+@given(GRADIENTS, st.sampled_from(FINITE))
+def test_the_distance_is_what_a_gradient_must_move_to_get_the_code(gradient: float, code: int) -> None:
+    far = verdict.distance(gradient, code, 0)
+    towards = math.copysign(far, codec.decode(code) - gradient)
+    moved = gradient + towards
+    near = {codec.encode(x) for x in (moved, *(moved + s * max(1e-9, abs(moved) * 1e-9) for s in (-1, 1)))}
+    assert code in near or (code & 0x7F == 0 and {0x00, 0x80} & near)
+    if far > 1e-6:
+        assert codec.encode(gradient + towards * 0.999) != code
+
+
+@given(st.sampled_from(FINITE), GRADIENTS, st.integers(-10, 10))
+def test_the_distance_scales_with_the_manifests_exponent(code: int, gradient: float, exponent: int) -> None:
+    scaled = verdict.distance(math.ldexp(gradient, exponent), code, exponent)
+    assert scaled == math.ldexp(verdict.distance(gradient, code, 0), exponent)
+
+
+def test_the_tail_of_a_binomial_adds_up() -> None:
+    assert verdict.at_least(0, 7, 0.3) == pytest.approx(1)
+    assert verdict.at_least(7, 7, 0.5) == 0.5**7
+    assert verdict.at_least(1, 3, 0.1) == pytest.approx(1 - 0.9**3)
+
+
+@pytest.mark.parametrize("attack", ["flip", "random", "zero"])
+def test_a_dishonest_stream_is_named_and_no_other(attack: str) -> None:
+    again = {writer: normal(20, writer) for writer in range(4)}
+    published = dict(again)
+    published[2] = {"flip": [-g for g in again[2]], "random": normal(20, 99), "zero": [0.0] * 20}[attack]
+    found = verdict.judge(
+        [c for w in range(4) for c in checks(w, published[w], again[w])],
+        {stream(w): 100 for w in range(4)},
+        {},
+        verdict.TOLERANCE,
+        0,
+    )
+    assert [r.verdict for r in found] == [
+        Verdict.DISAGREES if r.stream == stream(2) else Verdict.AGREES for r in found
+    ]
+    named = found[2]
+    assert named.stream == stream(2)
+    assert named.audited == named.agree + named.mismatch == 20
+    assert named.worst > verdict.TOLERANCE
+
+
+def test_one_mismatch_is_not_enough_to_name_a_stream_and_not_to_clear_it() -> None:
+    again = normal(30, 1)
+    found = verdict.judge(checks(0, [-again[0], *again[1:]], again), {stream(0): 30}, {}, 0.1, 0)
+    assert found[0].mismatch == 1
+    assert found[0].verdict is Verdict.UNCERTAIN
+
+
+def test_an_abstention_counts_as_neither_and_alone_clears_nobody() -> None:
+    silent = [Check(stream(0), n, n, 0, codec.ABSTAIN, math.nan) for n in range(5)]
+    found = verdict.judge(silent, {stream(0): 5}, {}, 0.1, 0)
+    assert (found[0].audited, found[0].abstained, found[0].verdict) == (0, 5, Verdict.UNCERTAIN)
+
+
+def test_a_stream_that_breaks_the_terms_is_named_whatever_its_bytes() -> None:
+    again = normal(10, 1)
+    for report in (
+        *verdict.judge(checks(0, again, again), {stream(0): 10}, {stream(0): 1}, 0.1, 0),
+        *verdict.correlate(checks(0, again, again), {stream(0): 10}, {stream(0): 1}, 0),
+    ):
+        assert report.verdict is Verdict.BREAKS_TERMS
+        assert report.verdict.names
+
+
+def test_honest_streams_are_hardly_ever_named_at_the_rate_that_is_allowed_for() -> None:
+    draw = random.Random(3)
+    named = 0
+    for _ in range(300):
+        mismatches = sum(draw.random() < verdict.HONEST_RATE for _ in range(20))
+        named += verdict.at_least(mismatches, 20, verdict.HONEST_RATE) < verdict.DOUBT / 3
+    assert named <= 2
+
+
+def test_correlations_are_numpys_and_those_of_a_part_come_off_the_whole() -> None:
+    x, y = normal(50, 1), [a + b for a, b in zip(normal(50, 1), normal(50, 2), strict=True)]
+    pairs = list(zip(x, y, strict=True))
+    assert Sums.of(pairs).correlation == pytest.approx(np.corrcoef(x, y)[0, 1])
+    rest = Sums.of(pairs) - Sums.of(pairs[:20])
+    assert rest.count == 30
+    assert rest.correlation == pytest.approx(np.corrcoef(x[20:], y[20:])[0, 1])
+    assert Sums.of([(0.1, y) for y in x]).correlation == 0
+    assert math.isnan(Sums.of(pairs[:3]).correlation)
+
+
+def test_public_rows_name_flipped_signs_and_tell_agreement() -> None:
+    public = {w: normal(60, w) for w in range(3)}
+    own = {w: [g + 0.5 * n for g, n in zip(public[w], normal(60, 10 + w), strict=True)] for w in public}
+    own[1] = [-g for g in own[1]]
+    every = [c for w in range(3) for c in checks(w, own[w], public[w])]
+    found = verdict.correlate(every, {stream(w): 60 for w in range(3)}, {}, 0)
+    assert [r.verdict for r in found] == [Verdict.AGREES, Verdict.DISAGREES, Verdict.AGREES]
+    assert found[1].same_sign < 0.3 < 0.7 < found[0].same_sign
+    assert found[1].against_zero < -5
+    assert found[1].against_others < -3
+    assert found[0].error == pytest.approx(math.sqrt((1 - found[0].r ** 2) / 58))
+
+
+@pytest.mark.parametrize("published", [normal(80, 50), [3.0] * 80], ids=["random", "constant"])
+def test_public_rows_name_bytes_that_go_with_nothing_by_the_others_correlation(published: list[float]) -> None:
+    public = {w: normal(80, w) for w in range(3)}
+    own = {0: public[0], 1: published, 2: public[2]}
+    every = [c for w in range(3) for c in checks(w, own[w], public[w])]
+    found = verdict.correlate(every, {stream(w): 80 for w in range(3)}, {}, 0)
+    assert [r.verdict for r in found] == [Verdict.AGREES, Verdict.DISAGREES, Verdict.AGREES]
+
+
+def test_the_messages_needed_fall_with_the_correlation_and_suffice() -> None:
+    needed = [verdict.messages_needed(r, 0.0) for r in (0.1, 0.3, 0.6)]
+    assert needed == sorted(needed, reverse=True)
+    assert verdict.messages_needed(0.3, -0.3) < verdict.messages_needed(0.3, 0.0)
+    assert verdict.messages_needed(-0.2, 0.0) is None
+    assert verdict.messages_needed(math.nan, 0.0) is None
+    count, draw = verdict.messages_needed(0.5, 0.0), random.Random(5)
+    assert count is not None
+    told = 0
+    for _ in range(200):
+        x = [draw.gauss(0, 1) for _ in range(count)]
+        r = Sums.of((a, draw.gauss(0, 1)) for a in x).correlation
+        told += (math.atanh(0.5) - math.atanh(r)) * math.sqrt(count - 3) > 3.09
+    assert 0.88 < told / 200 < 1
