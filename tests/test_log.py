@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from disks import files_of_at_most
 from shared_seed import log
 from shared_seed.admission import TICKET_SIZE
 from shared_seed.errors import LogDamagedError, LogError
@@ -101,17 +100,6 @@ def written(folder: Path, data: bytes) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for tests that write one file many times."""
     return tmp_path_factory.mktemp("logs")
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a full disk: writing beyond ``size`` fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # Writing and reading

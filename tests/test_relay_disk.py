@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from disks import files_of_at_most
 from shared_seed import clock, log
 from shared_seed.folder import LOG_NAME
 from shared_seed.identity import Key
@@ -24,17 +23,6 @@ def swarms() -> Iterator[Swarms]:
     opened = Swarms()
     yield opened
     opened.close()
-
-
-@contextmanager
-def full_at(size: int) -> Iterator[None]:
-    """No file can grow beyond a size."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def steps(relay: Relay, done: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -56,7 +44,7 @@ def test_a_relay_goes_on_while_its_disk_is_full(tmp_path: Path, swarms: Swarms) 
         steps(relay, lambda: len(log.read(path).signed) == 5)
         assert not relay.trouble
         whole = path.read_bytes()
-        with full_at(len(whole) + 10):
+        with files_of_at_most(len(whole) + 10):
             say(alice, 3)
             steps(relay, lambda: bool(relay.trouble))
             assert "free some space" in relay.trouble
