@@ -6,7 +6,7 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before any import of Hugging Face libraries: they read these once. Child processes inherit them.
@@ -57,7 +57,10 @@ def call(
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _seeded() -> Iterator[None]:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    yield
+    leaked, _ = not torch.is_grad_enabled(), torch.set_grad_enabled(True)
+    assert not leaked, "the test left autograd switched off, for all tests behind it"

@@ -19,7 +19,7 @@ import yaml
 
 import tiny
 from models import message, opt, stream
-from shared_seed import cli, codec, data, folder, log, recipe
+from shared_seed import cli, codec, data, folder, history, identity, log, recipe
 from shared_seed.audit import LEAST, Audit, Options, audit, breaks, choose
 from shared_seed.batches import AssignedBatches
 from shared_seed.classification import Classification
@@ -30,10 +30,12 @@ from shared_seed.folder import LOG_NAME
 from shared_seed.integrations.transformers.models import load
 from shared_seed.job import Job
 from shared_seed.messages import Message, Stream, as_float32
+from shared_seed.proofs import sign_head
 from shared_seed.recipe import Recipe
 from shared_seed.run import Part, settings_for, take_part
 from shared_seed.session import Session
 from shared_seed.settings import Settings
+from shared_seed.signed import Signed
 from shared_seed.swarm.zmq import free_ports
 from shared_seed.training import Training
 from shared_seed.verdict import Agreement, Verdict
@@ -63,7 +65,7 @@ def audited(run: Path, **options: Any) -> Audit:
 
 def published(run: Path) -> Stream:
     """The stream of the peer that a folder belongs to."""
-    return folder.decode_stream((run / folder.PEER_NAME).read_bytes(), "the note")
+    return folder.decode_stream((run / folder.PEER_NAME).read_bytes(), "the note")[0]
 
 
 # Runs of sessions in threads: fast, so that every attack can have one
@@ -292,7 +294,10 @@ def test_a_peer_that_comes_back_takes_the_rows_of_its_new_stream_and_round(home:
     run = alone(path, tmp_path / "run")
     contents = log.read(run / LOG_NAME)
     # As a crash after two rounds would have left it.
-    cut = dataclasses.replace(contents, messages=contents.messages[:2], digest=None)
+    first, second = contents.messages[:2]
+    head = history.archive_of(contents).head(second.stream, 2)
+    said = [Signed(first), Signed(second, sign_head(identity.load(), head))]
+    cut = dataclasses.replace(contents, signed=said, digest=None)
     (run / LOG_NAME).write_bytes(log.encode(cut))
     alone(path, run)
     found = audited(run, share=1)
@@ -379,7 +384,7 @@ def test_what_cannot_be_audited_is_said(honest: Path) -> None:
             Options(),
         )
     with pytest.raises(LogError, match="no messages"):
-        audit(dataclasses.replace(contents, messages=[]), Options())
+        audit(dataclasses.replace(contents, signed=[]), Options())
     for wrong in ({"share": 0.0}, {"share": 1.5}, {"tolerance": 0.0}, {"rows": 0}):
         with pytest.raises(RecipeError, match="expected"):
             Options(**wrong)  # type: ignore[arg-type]
@@ -389,7 +394,7 @@ def test_abstentions_are_not_computed_again(home: Path, tmp_path: Path) -> None:
     run = alone(changed(home, tmp_path / "some.yaml", steps=3), tmp_path / "run")
     contents = log.read(run / LOG_NAME)
     silent = dataclasses.replace(contents.messages[-1], codes=bytes([codec.ABSTAIN]))
-    found = audit(dataclasses.replace(contents, messages=[*contents.messages[:-1], silent]), Options(share=1))
+    found = audit(dataclasses.replace(contents, signed=[*contents.signed[:-1], Signed(silent)]), Options(share=1))
     (report,) = found.streams
     assert isinstance(report, Agreement)
     assert (report.audited, report.abstained, report.verdict) == (2, 1, Verdict.AGREES)

@@ -175,7 +175,7 @@ def test_a_budget_is_full_after_a_jump_and_no_fuller() -> None:
     assert budget.takes(b"a", 4000, 0.0)
     assert budget.takes(b"a", 4000, 5 * 3600.0)
     assert not budget.takes(b"a", 1, 5 * 3600.0)
-    budget.spend(b"a", 8000, 5 * 3600.0)
+    budget.charge(b"a", 8000, 5 * 3600.0)
     assert not budget.takes(b"a", 0, 5 * 3600.0 + 7.0)
     assert budget.takes(b"a", 0, 5 * 3600.0 + 9.0)
     assert not budget.takes(b"a", 2000, 0.0), "a clock that goes back fills nothing"

@@ -19,13 +19,12 @@ from shared_seed.errors import MessageError, RecipeError, RefusedError
 from shared_seed.identity import KEY_SIZE, SIGNATURE_SIZE, Key, curve_public, show, verify
 from shared_seed.manifest import Admission
 
-LABEL_SIZE = 8
-RUN_SIZE = 16
 INTRODUCTION_KIND = 0x05
 """First byte of an encoded introduction."""
 
+LABEL_SIZE = 8
 TICKET_SIZE = KEY_SIZE + 3 * SIGNATURE_SIZE
-"""Bytes of a peer's label, of what names a run, and of a ticket."""
+"""Bytes of a peer's label and of a ticket."""
 
 _INVITE = b"shared-seed invite"
 _GUEST = b"shared-seed guest"

@@ -240,12 +240,8 @@ class Archive:
         Raises:
             MessageError: the manifest does not allow it, or it is not the stream's next.
         """
-        ledger = self._ledger(message.stream)
-        self._check_end(message.stream, message.number)
-        self._check_next(ledger, message)
-        self._check_capacity(1)
-        encoded = message.encode()
-        head = chained(ledger.head, [encoded])
+        ledger, encoded = self._ledger(message.stream), message.encode()
+        head = self._next_head(ledger, message, encoded)
         signed = Signed(message, sign_head(key, head) if key else b"")
         self._extend(ledger, [signed], [encoded], [head])
         return signed
@@ -266,10 +262,7 @@ class Archive:
             return False
         if message.number > len(ledger):
             return False  # It proves nothing without those before it.
-        self._check_end(message.stream, message.number)
-        self._check_next(ledger, message)
-        self._check_capacity(1)
-        head = chained(ledger.head, [encoded])
+        head = self._next_head(ledger, message, encoded)
         self._check_signature(message.stream, head, signed.signature)
         self._extend(ledger, [signed], [encoded], [head])
         return True
@@ -393,6 +386,13 @@ class Archive:
         fork = self.forks.get(stream)
         if fork is not None and number >= fork.number:
             raise MessageError(f"stream {stream} ends at {fork.number}")
+
+    def _next_head(self, ledger: Ledger, message: Message, encoded: bytes) -> bytes:
+        """The head after a message that may be the next of its stream."""
+        self._check_end(message.stream, message.number)
+        self._check_next(ledger, message)
+        self._check_capacity(1)
+        return chained_by_one(ledger.head, encoded)
 
     def _check_next(self, ledger: Ledger, message: Message) -> None:
         if message.number != len(ledger):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import secrets
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from shared_seed import clock, identity, log
-from shared_seed.admission import Introduction, Invite
+from shared_seed import authors, clock, identity, log
+from shared_seed.admission import Invite
 from shared_seed.errors import RecipeError
 from shared_seed.folder import LOG_NAME
 from shared_seed.log import RunLog
 from shared_seed.manifest import Manifest
 from shared_seed.proofs import Order
+from shared_seed.settings import Settings
 from shared_seed.swarm.zmq import bring, fetch_manifest
 
 
@@ -130,9 +130,8 @@ def unban(key: Banned, run: Where) -> None:
 
 
 def _order(text: str, run: str, banned: bool) -> None:
-    public, owner = identity.parse(text), identity.load()
+    public, (owner, guest) = identity.parse(text), authors.guest(Settings())
     contents = None if run.startswith("tcp://") else log.read(Path(run) / LOG_NAME)
-    guest = Introduction(owner.public, secrets.token_bytes(8))
     manifest = contents.manifest if contents else fetch_manifest(run, owner, guest)[0]
     if owner.public != manifest.owner_bytes:
         raise RecipeError(

@@ -10,6 +10,11 @@ def now() -> float:
     return time.monotonic()
 
 
+def rest(seconds: float) -> None:
+    """Do nothing for so long."""
+    time.sleep(seconds)
+
+
 def date() -> str:
     """Today in UTC, as ``2026-01-31``."""
     return time.strftime("%Y-%m-%d", time.gmtime())

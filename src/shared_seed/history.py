@@ -73,7 +73,8 @@ def _restore_stream(archive: Archive, stream: Stream, said: list[bytes]) -> None
         except EquivocationError:
             return  # The archive had another branch, and has the proof now.
         except MessageError:
-            if stream not in archive.forks and (index < len(stretches) or stretch.signature):
+            unsigned = bool(archive.owner) and not stretch.signature and index == len(stretches)
+            if not unsigned and stream not in archive.forks:
                 raise
             # A crash, or the cut at a fork, has taken the signature of these; the run's peers have it.
 

@@ -7,7 +7,6 @@ may dial relays.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -103,12 +102,8 @@ class Relay:
         self.trouble = ""
         self.began = clock.now()
         self._unwritten = News()
-        self._rest = threading.Event()  # is never set
-        archive = Archive(manifest)
         self._log: RunLog | None = folder.open_log(settings.folder, terms, logged)
-        if logged is not None:
-            history.restore(archive, logged, quietly=True)
-            archive.take()
+        archive = Archive(manifest) if logged is None else history.archive_of(logged)
         archive.hold_at_most(settings.most_messages)
         author = authors.author(settings.as_settings(), manifest, None)
         assert author.key is not None
@@ -144,7 +139,7 @@ class Relay:
 
     def step(self) -> None:
         """Wait for what comes, a second at most, and write it down."""
-        self._rest.wait(GATHER)
+        clock.rest(GATHER)
         self.swarm.wait(lambda protocol, now: protocol.archive.has_news, LOOK)
         news = self.swarm.ask(lambda protocol, now: protocol.take())
         self._unwritten.heard += news.heard

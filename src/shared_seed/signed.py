@@ -44,8 +44,8 @@ class Signed:
             return cls(Message.decode(data))
         if not SMALLEST + SIGNATURE_SIZE <= len(data) <= LARGEST + SIGNATURE_SIZE:
             raise MessageError(f"a signed message of {len(data)} bytes")
-        end = len(data) - SIGNATURE_SIZE
-        return cls(Message.decode(bytes([KIND]) + data[1:end]), data[end:])
+        message, signature = parts(data)
+        return cls(Message.decode(message), signature)
 
 
 class Records:

@@ -58,7 +58,7 @@ def figures(relay: Relay) -> Figures:
 
 def _of_protocol(protocol: Protocol, now: float) -> Figures:
     archive = protocol.archive
-    live = protocol.roster.live(now)
+    held = archive.digest()
     peers = []
     for stream, peer in protocol.roster.peers.items():
         introduction = archive.introduction(stream)
@@ -70,9 +70,9 @@ def _of_protocol(protocol: Protocol, now: float) -> Figures:
                 "state": peer.state.value,
                 "round": peer.round,
                 "messages": peer.messages,
-                "level": peer.held == archive.digest(),
+                "level": peer.held == held,
                 "silent_seconds": round(now - peer.heard, 1),
-                "live": peer in live,
+                "live": peer.is_live(now),
             }
         )
     streams = [
@@ -86,7 +86,7 @@ def _of_protocol(protocol: Protocol, now: float) -> Figures:
     ]
     return {
         "messages": len(archive),
-        "live_peers": len(live),
+        "live_peers": sum(peer["live"] for peer in peers),
         "round": protocol.swarm_round(now),
         "peers": sorted(peers, key=lambda peer: not peer["live"])[:MOST_SHOWN],
         "streams": streams[:MOST_SHOWN],

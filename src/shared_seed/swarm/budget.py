@@ -47,10 +47,5 @@ class Budget:
         self.charge(key, size if allowed else 0, now)
         return allowed
 
-    def spend(self, key: bytes, size: int, now: float) -> None:
-        """Take ``size`` bytes from a sender that :meth:`takes` has let through, be it more than is left."""
-        left, before = self._buckets.get(key, (self.size, now))
-        self._buckets[key] = (left - size, before)
-
     def __len__(self) -> int:
         return len(self._buckets)

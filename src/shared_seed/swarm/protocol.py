@@ -32,7 +32,7 @@ from shared_seed.swarm import wire
 from shared_seed.swarm.answers import Answers, Asking, Supply
 from shared_seed.swarm.catchup import CatchUp, Neighbour
 from shared_seed.swarm.output import Join, Link, Output, Publish, Send, Timing
-from shared_seed.swarm.roster import PeerView, Roster
+from shared_seed.swarm.roster import ABLE, PeerView, Roster
 from shared_seed.swarm.wire import State
 
 REFRESH = 4
@@ -46,6 +46,9 @@ POSTPONED = 4
 
 REPORTS = 2
 """Times that neighbours are told what we hold, unless it changes before."""
+
+Said = wire.SignedHeartbeat | Order | wire.Accusation
+"""What goes to everybody beside messages: published, and over links to those who come late."""
 
 CROWD = 200
 """Peers beyond which heartbeats become rarer, so that all together are no more than from so many."""
@@ -182,17 +185,12 @@ class Protocol:
         """
         self._check_sender(sender)
         frame = wire.decode(data, self.archive.seal)
-        match frame:
-            case Signed():
-                new = self._take_in(frame, now)
-            case wire.SignedHeartbeat():
-                new = self._note(frame, now)
-            case Order():
-                new = self._obey(frame)
-            case wire.Accusation():
-                new = self._believe(frame)
-            case _:
-                raise MessageError(f"a {type(frame).__name__} frame was published; it belongs to links")
+        if isinstance(frame, Signed):
+            new = self._take_in(frame, now)
+        elif isinstance(frame, Said):
+            new = self._learn(frame, now)
+        else:
+            raise MessageError(f"a {type(frame).__name__} frame was published; it belongs to links")
         if isinstance(new, list):
             return new
         return [Publish(data)] if new and forward else []
@@ -220,6 +218,8 @@ class Protocol:
         if link not in self._catch_up.neighbours:
             raise MessageError(f"a {type(frame).__name__} on a link without a greeting")
         try:
+            if isinstance(frame, Said):
+                return self._told(link, frame, data, now)
             return self._from_neighbour(link, frame, now, sender)
         except EquivocationError as error:
             return self._accuse(error, Stream.from_bytes(getattr(frame, "stream", b"")))
@@ -274,8 +274,7 @@ class Protocol:
 
     def ready(self, now: float) -> int:
         """How many peers, we among them, could begin a round."""
-        able = (State.READY, State.TRAINING, State.FINISHED)
-        return self.roster.ready(now) + (self.state in able)
+        return self.roster.ready(now) + (self.state in ABLE)
 
     def is_waiting(self, round_: int, now: float, deadline: float = math.inf) -> bool:
         """Whether :meth:`waits_for` names anybody."""
@@ -369,6 +368,16 @@ class Protocol:
         elif number > self.archive.count(stream):
             self._catch_up.hint(stream, number + 1)
         return new
+
+    def _learn(self, frame: Said, now: float) -> bool:
+        """Take in what goes to everybody beside messages; whether it is new."""
+        match frame:
+            case wire.SignedHeartbeat():
+                return self._note(frame, now)
+            case Order():
+                return self._obey(frame)
+            case wire.Accusation():
+                return self._believe(frame)
 
     def _note(self, signed: wire.SignedHeartbeat, now: float) -> bool:
         beat, stream, introduction = signed.beat, signed.stream, signed.introduction
@@ -552,16 +561,19 @@ class Protocol:
         self._dialled[link] = 0.0  # It will greet us once it has the run.
         return [Send(link, wire.encode(wire.Offer(self.terms.packed, self.terms.signature)))]
 
+    def _told(self, link: Link, frame: Said, data: bytes, now: float) -> list[Output]:
+        """Take in over a link what is published otherwise, and publish it."""
+        new = self._learn(frame, now)
+        if not isinstance(frame, wire.SignedHeartbeat):
+            return [Publish(data)] if new else []
+        if not new:
+            return self._remind(link, frame.beat)
+        # Those who dialled us are heard by others through us alone.
+        return [Publish(data)] if link[0] == "accepted" else []
+
     def _from_neighbour(self, link: Link, frame: wire.AnyFrame, now: float, sender: bytes) -> list[Output]:
         sends: Iterable[Output]
         match frame:
-            case wire.SignedHeartbeat():
-                new = self._note(frame, now)
-                # Those who dialled us are heard by others through us alone.
-                passed_on = (
-                    [Publish(wire.encode_beat(frame.beat, frame.signature))] if link[0] == "accepted" else []
-                )
-                sends = passed_on if new else self._remind(link, frame.beat)
             case wire.Compare() | wire.Request() | wire.Trace() | wire.Consult():
                 self._answers.ask(sender or link, link, frame)
                 sends = self._answer(now)
@@ -578,13 +590,9 @@ class Protocol:
                 sends = []
             case wire.Marks():
                 sends = self._catch_up.take_marks(link, frame)
-            case Order():
-                sends = [Publish(frame.encode())] if self._obey(frame) else []
             case Introduction():
                 self._introduce(frame, State.LOADING)
                 sends = []
-            case wire.Accusation():
-                sends = [Publish(wire.encode_accusation(frame))] if self._believe(frame) else []
             case _:
                 raise MessageError(f"a {type(frame).__name__} came over a link; it belongs to publications")
         return list(sends)

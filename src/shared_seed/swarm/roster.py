@@ -38,6 +38,12 @@ PATIENCE = 3
 LONGEST_INTERVAL = 900.0
 """Seconds between two heartbeats that a peer may ask for; a run with the most peers needs 700."""
 
+TAKING_PART = (State.READY, State.TRAINING)
+"""What peers are at that publish for the present round."""
+
+ABLE = (*TAKING_PART, State.FINISHED)
+"""What peers are at that could begin a round."""
+
 MISSED = 5
 """Heartbeats that a peer may leave out before it counts as gone."""
 
@@ -86,7 +92,7 @@ class Roster:
             if len(self.peers) >= MOST_STREAMS:
                 self._forget_gone(now)
             peer = self.peers[stream] = PeerView(beat.name, now, self._timeout)
-            self._newest[stream.peer] = max(stream.incarnation, self._newest.get(stream.peer, 0))
+            self._note_incarnation(stream)
         elif beat.beat <= peer.beat:
             return False
         peer.name, peer.heard, peer.beat = beat.name, now, beat.beat
@@ -110,7 +116,10 @@ class Roster:
             del self.peers[stream]
         self._newest = {}
         for stream in self.peers:
-            self._newest[stream.peer] = max(stream.incarnation, self._newest.get(stream.peer, 0))
+            self._note_incarnation(stream)
+
+    def _note_incarnation(self, stream: Stream) -> None:
+        self._newest[stream.peer] = max(stream.incarnation, self._newest.get(stream.peer, 0))
 
     def reached(self, stream: Stream, round_: int, ours: int, now: float) -> None:
         """A peer has published for a round."""
@@ -132,8 +141,7 @@ class Roster:
 
     def live(self, now: float) -> list[PeerView]:
         """The other peers that are there now."""
-        leaving = State.LEAVING
-        return [p for p in self.peers.values() if now - p.heard < p.timeout and p.state is not leaving]
+        return [peer for peer in self.peers.values() if peer.is_live(now)]
 
     def is_alone(self, now: float) -> bool:
         """Whether :meth:`live` names nobody."""
@@ -156,8 +164,7 @@ class Roster:
 
     def ready(self, now: float) -> int:
         """How many of them could begin a round."""
-        able = (State.READY, State.TRAINING, State.FINISHED)
-        return sum(peer.state in able for peer in self.live(now))
+        return sum(peer.state in ABLE for peer in self.live(now))
 
     def waits_for(self, round_: int, now: float, deadline: float = math.inf) -> list[PeerView]:
         """The peers whose message for a round is still to come in lockstep, but for those that are known to need
@@ -170,10 +177,9 @@ class Roster:
         return next(self._awaited(round_, now, deadline), None) is not None
 
     def _awaited(self, round_: int, now: float, deadline: float) -> Iterator[PeerView]:
-        taking_part = (State.READY, State.TRAINING)
         for peer in self.peers.values():
             behind = peer.round <= round_ and not peer.late and peer.pace <= deadline
-            if behind and peer.state in taking_part and now - peer.heard < peer.timeout:
+            if behind and peer.state in TAKING_PART and now - peer.heard < peer.timeout:
                 yield peer
 
     def give_up_on(self, round_: int, now: float) -> list[PeerView]:
@@ -188,18 +194,17 @@ class Roster:
 
         The lower median, so that of two peers the fast one does not wait for the slow one.
         """
-        paces = [own, *(p.pace for p in self._taking_part(now) if p.pace > 0)]
+        paces = self._paces(own, now)
         middle = median_low(paces)
         spread = _NORMAL * median_low(abs(pace - middle) for pace in paces)
         return max(LEAST_DEADLINE, SLOWEST * middle, middle + SPREADS * spread)
 
     def pace(self, own: float, now: float) -> float:
         """Seconds that a step takes the middle peer; ``own`` is ours."""
-        return median_low([own, *(p.pace for p in self._taking_part(now) if p.pace > 0)])
+        return median_low(self._paces(own, now))
 
-    def _taking_part(self, now: float) -> list[PeerView]:
-        taking_part = (State.READY, State.TRAINING)
-        return [p for p in self.live(now) if p.state in taking_part]
+    def _paces(self, own: float, now: float) -> list[float]:
+        return [own, *(p.pace for p in self.live(now) if p.state in TAKING_PART and p.pace > 0)]
 
     def round(self, now: float) -> int:
         """The round that the swarm is at: the middle one of the live peers', so that no few of them can move it.

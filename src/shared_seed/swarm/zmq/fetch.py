@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import zmq
 
 from shared_seed import clock
@@ -38,15 +41,16 @@ def fetch_manifest(address: str, key: Key, guest: Introduction, timeout: float =
         RefusedError: the peer said no.
         MessageError, ManifestMismatchError: the answer is not a valid one.
     """
+    hello = wire.encode(wire.Hello(Stream.fresh().to_bytes(), "", wire.Guest.of(guest), b""))
     where = parse(address)
-    resolve(where)
-    context: Context = zmq.Context()
-    line = Line(context, zmq.DEALER, where.endpoint(), key, curve(where.key or key.public))
-    try:
-        answer = wire.decode(_asked(line, where, key, guest, timeout), NO_RUN)
-    finally:
-        line.close()
-        context.destroy(linger=0)
+    with knocking(where, key) as line:
+        data = next(answers(line, where, key, [hello], timeout), None)
+    if data is None:
+        raise UnreachableError(
+            f"nobody answers at {where} within {timeout:g} s; check the address and the firewall, and that "
+            "`shared-seed run … --listen` is still running there"
+        )
+    answer = wire.decode(data, NO_RUN)
     if isinstance(answer, wire.Refusal):
         raise RefusedError(f"{address} refused: {answer.reason}")
     if not isinstance(answer, wire.Welcome):
@@ -56,23 +60,42 @@ def fetch_manifest(address: str, key: Key, guest: Introduction, timeout: float =
     return manifest, answer.signature
 
 
-def _asked(line: Line, where: Address, key: Key, guest: Introduction, timeout: float) -> bytes:
-    """The frame that answers our greeting."""
-    hello = wire.encode(wire.Hello(Stream.fresh().to_bytes(), "", wire.Guest.of(guest), b""))
+@contextmanager
+def knocking(where: Address, key: Key) -> Iterator[Line]:
+    """A connection to the door of the peer at an address, for somebody who is no peer.
+
+    Raises:
+        UnreachableError: no such host.
+    """
+    resolve(where)
+    context: Context = zmq.Context()
+    line = Line(context, zmq.DEALER, where.endpoint(), key, curve(where.key or key.public))
     line.socket.linger = 0
-    line.socket.send(hello)
+    try:
+        yield line
+    finally:
+        line.close()
+        context.destroy(linger=0)
+
+
+def answers(line: Line, where: Address, key: Key, words: Sequence[bytes], timeout: float) -> Iterator[bytes]:
+    """Say the words, again where the connection was opened again, and hear frames until the timeout, in seconds.
+
+    Raises:
+        RefusedError: the peer does not let us in.
+        UnreachableError: the peer there has another key.
+    """
     deadline = clock.now() + timeout
+    opened = True
     while clock.now() < deadline:
+        if opened:
+            for word in words:
+                line.socket.send(word)
         if line.socket.poll(GLANCE):
-            return line.socket.recv()
+            yield line.socket.recv()
         news = line.heed(clock.now())
         if News.REFUSED in news:
             raise RefusedError(told.not_admitted(where, key))
         if News.BROKEN_OFF in news and (why := told.why_broken_off(where, key)) is not None:
             raise UnreachableError(why)
-        if line.tend(clock.now()):
-            line.socket.send(hello)
-    raise UnreachableError(
-        f"nobody answers at {where} within {timeout:g} s; check the address and the firewall, and that "
-        "`shared-seed run … --listen` is still running there"
-    )
+        opened = line.tend(clock.now())

@@ -283,7 +283,7 @@ class Swarm:
             self.traffic.limit(sender)
             return
         outputs = self._protocol.receive(link, data, now, sender)
-        self._asked.spend(sender, sum(len(each.frame) for each in outputs if isinstance(each, Send)), now)
+        self._asked.charge(sender, sum(len(each.frame) for each in outputs if isinstance(each, Send)), now)
         self._outbox.extend(outputs)
 
     def _from_ingress(self, frames: Frames) -> None:
