@@ -12,11 +12,12 @@ import pytest
 import zmq
 
 from shared_seed import clock
-from shared_seed.errors import RecipeError, UnreachableError
+from shared_seed.errors import RecipeError, SwarmError, UnreachableError
 from shared_seed.identity import Key
 from shared_seed.messages import Stream
 from shared_seed.swarm import wire
 from shared_seed.swarm.address import parse
+from shared_seed.swarm.output import Output
 from shared_seed.swarm.traffic import MOST_LIMITED, THE_REST, Traffic
 from shared_seed.swarm.zmq import check_free, fetch_manifest
 from shared_seed.swarm.zmq import line as lines
@@ -56,6 +57,21 @@ def test_messages_get_to_everybody_and_each_frame_comes_with_the_key_of_its_neig
     assert a.senders == a.linked == {curve(BOB.public), curve(CAROL.public)}
     assert b.senders == b.linked == c.senders == c.linked == {curve(ALICE.public)}
     assert alice.traffic.refused == bob.traffic.refused == carol.traffic.refused == 0
+
+
+def test_a_thread_that_has_failed_is_told_of_and_does_not_keep_us_from_closing(swarms: Swarms) -> None:
+    class Broken(Watched):
+        def tick(self, now: float) -> list[Output]:
+            raise ZeroDivisionError("by a test")
+
+    swarm = swarms.start(Broken("a"), ALICE)
+    swarm._thread.join(10)
+    with pytest.raises(SwarmError, match="the network thread has stopped: by a test"):
+        swarm.ask(lambda protocol, now: None)
+    closing = threading.Thread(target=swarm.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
 
 
 def test_the_address_of_a_listening_peer_carries_its_key(swarms: Swarms) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections import deque
@@ -146,7 +147,7 @@ class Swarm:
                 round_, digest = self._protocol.round, self._protocol.digest
                 self._outbox.extend(self._protocol.enter(State.LEAVING, round_, clock.now(), digest))
             self._closing = True
-        self._bell.send(b"")
+        self._ring()
         self._thread.join()
         self._bell.close()
         self._context.term()
@@ -155,7 +156,12 @@ class Swarm:
         with self._condition:
             self._raise_failure()
             self._outbox.extend(action())
-        self._bell.send(b"")
+        self._ring()
+
+    def _ring(self) -> None:
+        """Wake the thread, unless it is awake enough, or gone."""
+        with contextlib.suppress(zmq.Again):
+            self._bell.send(b"", zmq.NOBLOCK)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
