@@ -17,66 +17,32 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from shared_seed import identity
 from shared_seed.admission import Introduction
 from shared_seed.archive import Archive, News
 from shared_seed.errors import EquivocationError, MessageError, RefusedError
-from shared_seed.identity import Key
-from shared_seed.manifest import Manifest
 from shared_seed.messages import Message, Stream
 from shared_seed.proofs import Order
 from shared_seed.signed import Signed
 from shared_seed.swarm import wire
 from shared_seed.swarm.answers import Answers, Asking, Supply
+from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.catchup import CatchUp, Neighbour
+from shared_seed.swarm.heartbeats import Heartbeats, Standpoint
 from shared_seed.swarm.output import Join, Link, Output, Publish, Send, Timing
 from shared_seed.swarm.roster import ABLE, PeerView, Roster
+from shared_seed.swarm.standing import Standing
 from shared_seed.swarm.wire import State
 
 REFRESH = 4
 """A greeting that was answered is repeated after this many times ``Timing.greet``."""
-
-MOST_FAULTS = 100
-"""Faults of other peers that are remembered."""
-
-POSTPONED = 4
-"""How many heartbeats a peer that publishes messages may leave out."""
 
 REPORTS = 2
 """Times that neighbours are told what we hold, unless it changes before."""
 
 Said = wire.SignedHeartbeat | Order | wire.Accusation
 """What goes to everybody beside messages: published, and over links to those who come late."""
-
-CROWD = 200
-"""Peers beyond which heartbeats become rarer, so that all together are no more than from so many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who writes a stream: its key and introduction, neither in a private run, and what people call it."""
-
-    stream: Stream
-    name: str
-    key: Key | None = None
-    introduction: Introduction | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The manifest as it goes over links: its digest, its packed bytes, its owner's signature."""
-
-    digest: bytes
-    packed: bytes
-    signature: bytes
-
-    @classmethod
-    def of(cls, manifest: Manifest, signature: bytes) -> Terms:
-        """Of a manifest."""
-        return cls(manifest.digest(), manifest.pack(), signature)
-
 
 class Protocol:
     """One peer's view of the swarm."""
@@ -98,17 +64,13 @@ class Protocol:
         self.round = 0
         self.pace = 0.0
         """Seconds that our own steps take, waiting left out; 0 while it is not known."""
-        self.digest = b""
         self.roster = Roster(self.timing.timeout)
-        self.refusal: str | None = None
-        self.faults: dict[str, None] = {}
+        self.standing = Standing(archive, self.roster)
+        self._stated = (b"", b"", b"")
         self._catch_up = CatchUp(archive, self.timing)
         self._answers = Answers(supply or Supply())
         self._dialled: dict[Link, float] = {}
-        self._vouched: set[bytes] = set()
-        self._beat = first_beat
-        self._next_beat = 0.0
-        self._last_beat = 0.0
+        self._heartbeats = Heartbeats(self.timing.heartbeat, first_beat)
         self._next_report = 0.0
         self._reports: deque[wire.Holding] = deque(maxlen=REPORTS)
         self._parted = False
@@ -121,7 +83,8 @@ class Protocol:
 
     def enter(self, state: State, round_: int, now: float, digest: bytes = b"") -> list[Output]:
         """State what we are at from now on."""
-        self.state, self.round, self.digest = state, round_, digest
+        self.state, self.round = state, round_
+        self._stated = (*self._held(), digest)
         return [Publish(self._heartbeat(now))] if self.author.key else []
 
     def publish(self, message: Message, now: float) -> list[Output]:
@@ -131,11 +94,8 @@ class Protocol:
             MessageError: the manifest does not allow it, so the others would refuse it.
         """
         signed = self.archive.publish(message, self.author.key)
-        self.digest = b""  # It was that of the weights without this message.
         self.round = message.round + 1
-        # A message is a sign of life too, so heartbeats may wait; but they alone tell what others lack.
-        interval = self._interval(now)
-        self._next_beat = min(now, self._last_beat + POSTPONED * interval) + interval
+        self._heartbeats.postpone(now, len(self.live(now)))
         return [Publish(signed.encode())] if self.author.key else []
 
     def order(self, order: Order) -> list[Output]:
@@ -144,7 +104,7 @@ class Protocol:
         Raises:
             MessageError: the owner has not signed it.
         """
-        return [Publish(order.encode())] if self._obey(order) else []
+        return [Publish(order.encode())] if self.standing.obey(order, self.author) else []
 
     def dialled(self, link: Link, key: bytes = b"") -> None:
         """Introduce ourselves on this link at every tick that is due; the other side may have restarted.
@@ -154,11 +114,17 @@ class Protocol:
             key: that peer's public key.
         """
         self._dialled[link] = 0.0
-        self._vouched.add(key)
+        self.standing.vouch(key)
 
     def become(self, author: Author) -> None:
         """Write another stream of the same peer from now on."""
         self.author = author
+
+    @property
+    def digest(self) -> bytes:
+        """The digest of our weights as we stated it, or nothing: it was that of the weights without what came since."""
+        *held, digest = self._stated
+        return digest if tuple(held) == self._held() else b""
 
     def take(self) -> News:
         """What is new since the last call; see :meth:`Archive.take`."""
@@ -183,7 +149,7 @@ class Protocol:
         Raises:
             MessageError: the frame is not valid or not allowed; it has changed nothing.
         """
-        self._check_sender(sender)
+        self.standing.check_sender(sender)
         frame = wire.decode(data, self.archive.seal)
         if isinstance(frame, Signed):
             new = self._take_in(frame, now)
@@ -204,14 +170,14 @@ class Protocol:
         frame = wire.decode(data, self.archive.seal)
         if isinstance(frame, wire.Hello):
             return self._answer_hello(link, frame, now, sender)
-        self._check_sender(sender)
+        self.standing.check_sender(sender)
         match frame:
             case wire.Welcome():
                 return self._enter_by(link, frame, now)
             case wire.Refusal():
                 if link not in self._dialled:
                     raise MessageError("a refusal on a link that we did not dial")
-                self.refusal = frame.reason
+                self.standing.refusal = frame.reason
                 return []
             case wire.Vacancy():
                 return self._offer(link)
@@ -228,7 +194,7 @@ class Protocol:
         """Do what time asks for: heartbeats, greetings, and requests for what we lack."""
         self._answers.begin_pass()
         out: list[Output] = []
-        if self.author.key and now >= self._next_beat:
+        if self.author.key and self._heartbeats.is_due(now):
             out.append(Publish(self._heartbeat(now)))
         for link, due in self._dialled.items():
             if now >= due:
@@ -254,19 +220,6 @@ class Protocol:
     def has_answers(self, now: float) -> bool:
         """Whether the next :meth:`tick` would answer somebody at once."""
         return self._answers.is_due(now)
-
-    def might_greet(self, curve: bytes) -> bool:
-        """Whether a Curve25519 public key may say hello, and so show an invite."""
-        return self.archive.admissions.might_greet(curve)
-
-    def might_admit(self, curve: bytes) -> bool:
-        """Whether a Curve25519 public key may publish and hear."""
-        return self.archive.admissions.might_admit(curve) or curve in map(identity.curve_public, self._vouched)
-
-    def turned_away(self, curve: bytes, where: str) -> None:
-        """Note that a Curve25519 public key was refused; what peers do wrong keeps room."""
-        if len(self.faults) < MOST_FAULTS // 2:
-            self._blame(f"{where} was closed to somebody with the Curve25519 key {curve.hex()}")
 
     def live(self, now: float) -> list[PeerView]:
         """The other peers that are there now."""
@@ -342,11 +295,6 @@ class Protocol:
 
     # Inside: publications
 
-    def _check_sender(self, sender: bytes) -> None:
-        """Revoking a key does not cut a connection that is there, so what comes over it is left unread."""
-        if sender and sender in self.archive.out_links:
-            raise MessageError("a frame over a link of a key that is out of the run")
-
     def _is_there(self, neighbour: Neighbour, now: float) -> bool:
         """Whether a neighbour was heard of lately, or has just come."""
         peer = self.roster.peers.get(neighbour.stream)
@@ -363,7 +311,6 @@ class Protocol:
         except EquivocationError as error:
             return self._accuse(error, stream)
         if new:
-            self.digest = b""  # It was that of the weights without this message.
             self.roster.reached(stream, signed.message.round, self.round, now)
         elif number > self.archive.count(stream):
             self._catch_up.hint(stream, number + 1)
@@ -375,37 +322,31 @@ class Protocol:
             case wire.SignedHeartbeat():
                 return self._note(frame, now)
             case Order():
-                return self._obey(frame)
+                return self.standing.obey(frame, self.author)
             case wire.Accusation():
-                return self._believe(frame)
+                return self.standing.believe(frame)
 
     def _note(self, signed: wire.SignedHeartbeat, now: float) -> bool:
         beat, stream, introduction = signed.beat, signed.stream, signed.introduction
         if stream == self.author.stream:
-            self._outrun(signed)
+            self._heartbeats.outrun(self.author, signed)
             return False
         known = self.archive.introduction(stream) == introduction
         if not known:
-            self._check_peer(introduction, stream)
+            self.standing.check_peer(introduction, stream)
         if not identity.verify(introduction.key, signed.text, signed.signature):
             raise MessageError("a heartbeat that its sender has not signed")
         if not known:
-            self._introduce(introduction, beat.state)
+            self.standing.introduce(introduction, beat.state)
         if self.archive.is_out(introduction.key):
             raise MessageError("a heartbeat of a key that is out of the run")
-        if stream not in self.roster.peers and introduction.key in self._vouched:
+        if stream not in self.roster.peers and self.standing.is_vouched(introduction.key):
             # It may be the other end of a link of ours, restarted and without knowledge of us.
             self._dialled = dict.fromkeys(self._dialled, 0.0)
         if not self.roster.note(signed, now):
             return False
         self.roster.catch_up(self.roster.peers[stream], self.round)
         return True
-
-    def _outrun(self, signed: wire.SignedHeartbeat) -> None:
-        """Number our heartbeats on from one of an earlier process of ours, if the clock went back in between."""
-        key, beat = self.author.key, signed.beat.beat
-        if key is not None and beat > self._beat and identity.verify(key.public, signed.text, signed.signature):
-            self._beat, self._next_beat = beat, 0.0
 
     def _remind(self, link: Link, beat: wire.Heartbeat) -> list[Output]:
         """Show a neighbour whose heartbeats are behind those of its earlier process the last of these."""
@@ -415,95 +356,18 @@ class Protocol:
         behind = latest is not None and beat.beat < latest.beat.beat
         return [Send(link, wire.encode_beat(latest.beat, latest.signature))] if latest and behind else []
 
-    def _check_peer(self, introduction: Introduction, stream: Stream) -> None:
-        if introduction.peer(self.archive.run) != stream.peer:
-            raise MessageError(f"stream {stream} is not of the peer that introduces itself with it")
-
-    def _introduce(self, introduction: Introduction, state: State) -> None:
-        excluded = len(self.archive.admissions.excluded)
-        try:
-            self.archive.introduce(introduction)
-        except RefusedError as error:
-            # A relay that we have chosen needs no admission: it writes nothing.
-            if state is not State.RELAYING or introduction.key not in self._vouched:
-                self._blame(f"key {identity.show(introduction.key)} is not admitted to this run")
-                raise MessageError(str(error)) from error
-        if len(self.archive.admissions.excluded) > excluded:
-            self.digest = b""
-            self._forget_out()
-
-    def _obey(self, order: Order) -> bool:
-        new = self.archive.accept_order(order)
-        if new:
-            self.digest = b""
-            self._forget_out()
-            if order.banned and self.author.key and order.key == self.author.key.public:
-                self.refusal = "the run's owner has banned this machine's key; ask them why"
-        return new
-
-    def _forget_out(self) -> None:
-        """Take peers whose keys are out of the run for gone."""
-        self.roster.forget([stream for stream in self.roster.peers if not self.archive.counts(stream)])
-
-    def _believe(self, accusation: wire.Accusation) -> bool:
-        introduction = accusation.guest.introduction()
-        self._check_peer(introduction, Stream.from_bytes(accusation.fork.stream))
-        accusation.fork.check(introduction.key)
-        self._introduce(introduction, State.LOADING)
-        new = self.archive.accept_fork(accusation.fork)
-        if new:
-            self.digest = b""
-            stream, number = Stream.from_bytes(accusation.fork.stream), accusation.fork.number
-            self._blame(
-                f"stream {stream} is proven to have published two different messages under number {number}"
-            )
-        return new
-
     def _accuse(self, error: EquivocationError, stream: Stream) -> list[Output]:
         """Tell everybody of a fork that we have found."""
-        self._blame(str(error))
-        self.digest = b""
-        fork, introduction = self.archive.forks.get(stream), self.archive.introduction(stream)
-        if fork is None or introduction is None:
-            return []
-        return [Publish(wire.encode_accusation(wire.Accusation(fork, wire.Guest.of(introduction))))]
-
-    def _blame(self, fault: str) -> None:
-        if len(self.faults) < MOST_FAULTS:
-            self.faults[fault] = None
+        return [Publish(frame) for frame in self.standing.accuse(error, stream)]
 
     # Inside: links
 
-    def _interval(self, now: float) -> float:
-        return self.timing.heartbeat * max(1.0, len(self.roster.live(now)) / CROWD)
+    def _held(self) -> tuple[bytes, bytes]:
+        return self.archive.digest(), self.archive.statements_digest()
 
     def _heartbeat(self, now: float) -> bytes:
-        interval = self._interval(now)
-        self._last_beat = now
-        self._next_beat = now + interval
-        self._beat += 1
-        return self._signed_beat(interval)
-
-    def _signed_beat(self, interval: float) -> bytes:
-        key, introduction = self.author.key, self.author.introduction
-        assert key is not None
-        assert introduction is not None
-        archive = self.archive
-        beat = wire.Heartbeat(
-            self.author.stream.to_bytes(),
-            wire.Guest.of(introduction),
-            self._beat,
-            self.author.name,
-            self.state,
-            self.round,
-            round(1000 * interval),
-            min(round(1000 * self.pace), wire.MOST_COUNT),
-            len(archive),
-            archive.digest(),
-            archive.statements_digest(),
-            self.digest,
-        )
-        return wire.encode_beat(beat, key.sign(wire.text_of(beat, archive.seal)))
+        at = Standpoint(self.state, self.round, self.pace, self.digest)
+        return self._heartbeats.beat(self.author, at, self.archive, now, len(self.live(now)))
 
     def _hello(self) -> bytes:
         introduction = self.author.introduction
@@ -516,29 +380,20 @@ class Protocol:
         if own is None:
             raise MessageError("a greeting in a private run")
         introduction, stream = hello.guest.introduction(), Stream.from_bytes(hello.stream)
-        if sender and identity.curve_public(introduction.key) != sender:
-            raise MessageError("a greeting in the name of another key than the link's")
-        asks = not hello.manifest_digest
         try:
-            self.archive.admissions.check(introduction)
-            if self.archive.is_out(introduction.key):
-                raise RefusedError(
-                    "the run's owner has banned your key, or another key has used your invite; ask the owner"
-                )
-            if hello.manifest_digest and hello.manifest_digest != self.terms.digest:
-                raise RefusedError("your manifest differs from the run's; fetch the run's manifest and compare")
+            self.standing.check_hello(hello, self.terms, sender)
         except RefusedError as error:
-            self._blame(f"key {identity.show(introduction.key)} was refused: {error}"[:500])
             return [Send(link, wire.encode(wire.Refusal(str(error)[:1000])))]
+        asks = not hello.manifest_digest
         if not asks:
-            self._check_peer(introduction, stream)
+            self.standing.check_peer(introduction, stream)
         packed, signature = (self.terms.packed, self.terms.signature) if asks else (b"", b"")
         welcome = wire.Welcome(
             self.author.stream.to_bytes(), self.author.name, wire.Guest.of(own), packed, signature
         )
         out: list[Output] = [Send(link, wire.encode(welcome))]
         if not asks:
-            self._introduce(introduction, State.LOADING)
+            self.standing.introduce(introduction, State.LOADING)
             out += self._meet(link, stream, now)
         return out
 
@@ -546,7 +401,7 @@ class Protocol:
         if link not in self._dialled:
             raise MessageError("a welcome on a link that we did not dial")
         stream = Stream.from_bytes(welcome.stream)
-        self._check_peer(welcome.guest.introduction(), stream)
+        self.standing.check_peer(welcome.guest.introduction(), stream)
         self._dialled[link] = now + REFRESH * self.timing.greet
         return [Join(link), *self._meet(link, stream, now)]
 
@@ -591,7 +446,7 @@ class Protocol:
             case wire.Marks():
                 sends = self._catch_up.take_marks(link, frame)
             case Introduction():
-                self._introduce(frame, State.LOADING)
+                self.standing.introduce(frame, State.LOADING)
                 sends = []
             case _:
                 raise MessageError(f"a {type(frame).__name__} came over a link; it belongs to publications")
@@ -600,17 +455,15 @@ class Protocol:
     def _fill(self, link: Link, chunk: wire.Chunk, now: float) -> list[Output]:
         """Take in what we have asked for; a single message that we had missed, others will have missed with us."""
         stream = Stream.from_bytes(chunk.stream)
-        untaken, count = self.untaken, self.archive.count(stream)
+        count = self.archive.count(stream)
         out: list[Output] = list(self._catch_up.take_chunk(link, chunk, now))
-        if self.untaken != untaken:
-            self.digest = b""
         last = self.archive.last(stream) if self.archive.count(stream) == count + 1 else None
         return [*out, Publish(last.encode())] if last is not None and last.signature else out
 
     def _report(self) -> list[Output]:
         """Tell neighbours what we hold, some times over after it has changed."""
         archive = self.archive
-        holding = wire.Holding(len(archive), archive.digest(), archive.statements_digest())
+        holding = wire.Holding(len(archive), *self._held())
         if self._reports.count(holding) == REPORTS or not self._catch_up.neighbours:
             return []
         self._reports.append(holding)
@@ -638,14 +491,4 @@ class Protocol:
             case wire.Trace():
                 return self._catch_up.answer_trace(link, frame)
             case wire.Consult():
-                return self._statements(link)
-
-    def _statements(self, link: Link) -> list[Send]:
-        """All orders, forks and guests with invites that are known here."""
-        frames = [guest.encode() for guest in self.archive.guests()]
-        frames += [order.encode() for order in self.archive.orders.values()]
-        for stream, fork in self.archive.forks.items():
-            introduction = self.archive.introduction(stream)
-            if introduction is not None:
-                frames.append(wire.encode_accusation(wire.Accusation(fork, wire.Guest.of(introduction))))
-        return [Send(link, frame) for frame in frames]
+                return [Send(link, frame) for frame in self.standing.statements()]
