@@ -19,8 +19,9 @@ from shared_seed.manifest import Limits, Manifest, TensorSpec
 from shared_seed.messages import MOST_CODES, Message, Stream
 from shared_seed.noise import Family
 from shared_seed.swarm import wire
+from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.output import Publish, Timing
-from shared_seed.swarm.protocol import Author, Protocol, Terms
+from shared_seed.swarm.protocol import Protocol
 
 SAMPLES = (1, 8, 64)
 MESSAGES = 4096

@@ -18,8 +18,9 @@ from shared_seed.manifest import Manifest
 from shared_seed.messages import Message, Stream
 from shared_seed.signed import Signed
 from shared_seed.swarm import wire
+from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.output import Join, Link, Output, Publish, Send, Timing
-from shared_seed.swarm.protocol import Author, Protocol, Terms
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.wire import Guest, Heartbeat, Hello, State
 from swarming import OWNER, TERMS, Writer, introduction, writer
 

@@ -15,8 +15,9 @@ from shared_seed.manifest import Limits, Manifest, TensorSpec
 from shared_seed.messages import Message, Stream
 from shared_seed.noise import Family
 from shared_seed.swarm.address import parse
+from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.output import Link, Output
-from shared_seed.swarm.protocol import Author, Protocol, Terms
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.zmq import Swarm
 from shared_seed.swarm.zmq.line import Line, News
 from shared_seed.swarm.zmq.sockets import Context, curve
@@ -47,6 +48,8 @@ class Watched(Protocol):
         super().__init__(Author(Stream.fresh(), name), TERMS, Archive(MANIFEST))
         self.admits: Callable[[bytes], bool] = lambda key: True
         self.greets: Callable[[bytes], bool] = lambda key: True
+        self.standing.might_admit = lambda curve_public: self.admits(curve_public)
+        self.standing.might_greet = lambda curve_public: self.greets(curve_public)
         self.senders: set[bytes] = set()
         self.linked: set[bytes] = set()
 
@@ -55,12 +58,6 @@ class Watched(Protocol):
         introduction = Introduction(key.public, self.author.name.encode().ljust(8)[:8])
         self.archive.introduce(introduction)
         self.become(Author(Stream(introduction.peer(MANIFEST.run_bytes)), self.author.name, key, introduction))
-
-    def might_admit(self, curve_public: bytes) -> bool:
-        return self.admits(curve_public)
-
-    def might_greet(self, curve_public: bytes) -> bool:
-        return self.greets(curve_public)
 
     def hear(self, data: bytes, now: float, forward: bool, sender: bytes = b"") -> list[Output]:
         self.senders.add(sender)

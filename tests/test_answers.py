@@ -14,8 +14,9 @@ from shared_seed.log import Contents, RunLog
 from shared_seed.messages import Message, Stream
 from shared_seed.swarm import wire
 from shared_seed.swarm.answers import MOST_ASKERS, MOST_WAITING, PASS, Answers, Supply
+from shared_seed.swarm.author import Author
 from shared_seed.swarm.output import Link, Output, Publish, Send
-from shared_seed.swarm.protocol import Author, Protocol
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.wire import State
 from swarms import MANIFEST, OWNER, TERMS
 

@@ -12,9 +12,10 @@ from shared_seed.archive import Archive
 from shared_seed.errors import MessageError
 from shared_seed.identity import Key
 from shared_seed.messages import Message
+from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.budget import Budget
 from shared_seed.swarm.output import Join, Link, Output, Publish
-from shared_seed.swarm.protocol import Author, Protocol, Terms
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.wire import State
 
 TODAY = 1_790_000_000
@@ -139,12 +140,12 @@ def test_a_peer_that_left_in_good_order_and_resumes_with_an_earlier_date_is_hear
 def test_nobody_but_a_peer_itself_moves_the_number_of_its_heartbeats() -> None:
     drawn = star()
     alice = drawn.outer["alice"]
-    before = alice._beat
+    before = alice._heartbeats.number
     forged = world.signed_beat(BOB, before + 1000, stream=world.stream(ALICE).to_bytes())
     alice.receive(("dialled", "middle"), forged, drawn.now)
-    assert alice._beat == before
+    assert alice._heartbeats.number == before
     alice.receive(("dialled", "middle"), world.signed_beat(ALICE, before + 1000), drawn.now)
-    assert alice._beat == before + 1000
+    assert alice._heartbeats.number == before + 1000
 
 
 def test_a_peer_whose_clock_has_jumped_by_hours_finds_everybody_again() -> None:
@@ -167,7 +168,7 @@ def test_a_peer_whose_clock_has_jumped_by_hours_finds_everybody_again() -> None:
         for name, each in (("middle", drawn.middle), *drawn.outer.items()):
             assert each.has_all(drawn.time(name))
             assert each.all_equal(drawn.time(name))
-            assert not each.faults
+            assert not each.standing.faults
 
 
 def test_a_budget_is_full_after_a_jump_and_no_fuller() -> None:

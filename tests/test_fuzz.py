@@ -92,8 +92,8 @@ def test_a_hostile_frame_changes_nothing(entry: Entry) -> None:
     assert peer.fingerprint()[:2] == before[:2]
     assert at.archive.effective() == effective
     assert not at.take().heard
-    assert at.refusal is None
-    assert len(at.faults) <= 1
+    assert at.standing.refusal is None
+    assert len(at.standing.faults) <= 1
     assert list(at.roster.peers) == [world.stream(world.ALICE)]
     assert at.roster.peers[world.stream(world.ALICE)].beat == 1
     targets.check_archive(at.archive, world.MANIFEST, world.OWNERS)
@@ -111,7 +111,7 @@ def test_a_hostile_frame_does_nothing_before_a_greeting(entry: Entry) -> None:
         with suppress(MessageError):
             take()
     assert peer.fingerprint()[0] == before[0]
-    assert peer.protocol.refusal is None
+    assert peer.protocol.standing.refusal is None
     peer.check()
 
 

@@ -13,9 +13,11 @@ from shared_seed.identity import Key, curve_public
 from shared_seed.messages import Message, Stream
 from shared_seed.proofs import Order
 from shared_seed.swarm import wire
+from shared_seed.swarm.author import Author
 from shared_seed.swarm.catchup import LOOKED_AT, MOST_AT_ONCE, CatchUp
+from shared_seed.swarm.heartbeats import CROWD
 from shared_seed.swarm.output import Link, Output, Publish, Send
-from shared_seed.swarm.protocol import CROWD, REPORTS, Author, Protocol
+from shared_seed.swarm.protocol import REPORTS, Protocol
 from shared_seed.swarm.roster import PATIENCE, Roster
 from shared_seed.swarm.wire import State
 from swarms import MANIFEST, OWNER, TERMS

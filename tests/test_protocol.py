@@ -34,8 +34,9 @@ from shared_seed.errors import MessageError
 from shared_seed.messages import Message, as_float32
 from shared_seed.signed import Signed
 from shared_seed.swarm import wire
+from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.output import Join, Publish, Send
-from shared_seed.swarm.protocol import Author, Protocol, Terms
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.wire import Chunk, Guest, Heartbeat, Hello, Refusal, Request, State, Welcome
 from swarming import OWNER, TERMS, ban, introduction, invite, manifest
 
@@ -165,8 +166,8 @@ def test_a_peer_of_another_run_learns_the_reason_and_gets_nothing() -> None:
     stranger = protocol("b", terms=manifest(nonce=2))
     network = Network({"a": protocol("a", said("a", 3)), "b": stranger}, [("b", "a")])
     network.run(20)
-    assert stranger.refusal is not None
-    assert "manifest" in stranger.refusal
+    assert stranger.standing.refusal is not None
+    assert "manifest" in stranger.standing.refusal
     assert len(stranger.archive) == 0
     assert network.count(Chunk) == 0
 
@@ -317,7 +318,7 @@ def test_what_belongs_on_links_is_refused_among_publications(frame: wire.Control
     peer = protocol("a")
     with pytest.raises(MessageError, match=type(frame).__name__):
         peer.hear(wire.encode(frame), 0.0, forward=True)
-    assert peer.refusal is None
+    assert peer.standing.refusal is None
 
 
 def test_messages_are_refused_on_links() -> None:
@@ -382,7 +383,7 @@ def test_an_order_reaches_everybody_and_takes_back_what_its_subject_wrote(shape:
         assert set(peer.take().withdrawn) == set(messages("peer3", 3))
         assert stream("peer3") not in peer.roster.peers, "nobody waits for who is out"
         assert peer.archive.digest() == network.peers["peer0"].archive.digest()
-    told = network.peers["peer3"].refusal
+    told = network.peers["peer3"].standing.refusal
     assert told is not None
     assert "banned" in told
 
@@ -399,7 +400,7 @@ def test_who_is_banned_is_refused_and_told_when_it_comes_back() -> None:
     network = Network({"a": protocol("a"), "b": protocol("b")}, [("b", "a")])
     network.peers["a"].order(ban(key_of("b")))
     network.run(5)
-    refusal = network.peers["b"].refusal
+    refusal = network.peers["b"].standing.refusal
     assert refusal is not None
     assert "banned" in refusal
     assert network.joined == set()
@@ -441,7 +442,7 @@ def test_a_liar_s_branches_end_in_the_same_cut_though_neither_side_heard_the_oth
     assert set(a.archive.effective()) == set(one.messages[:parts_at])
     assert a.archive.statements_digest() == b.archive.statements_digest() == c.archive.statements_digest()
     assert a.all_equal(network.now)
-    assert any("two different messages" in fault for fault in b.faults)
+    assert any("two different messages" in fault for fault in b.standing.faults)
 
 
 def test_a_liar_that_goes_on_with_both_branches_is_found_out_live() -> None:
@@ -467,7 +468,7 @@ def test_an_equivocation_is_told_once_to_all_and_noted() -> None:
     for signed in (*one.signed, *other.signed):
         with pytest.raises(MessageError, match="ends at 0"):
             hear(peer, signed)
-    assert len(peer.faults) == 1
+    assert len(peer.standing.faults) == 1
     third = protocol("c")
     frame = wire.encode_accusation(accusation)
     assert third.hear(frame, 0.0, forward=True) == [Publish(frame)]

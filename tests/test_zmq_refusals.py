@@ -12,7 +12,7 @@ from shared_seed import clock
 from shared_seed.errors import RefusedError, SwarmError, UnreachableError
 from shared_seed.identity import Key, show
 from shared_seed.swarm.address import Address, parse
-from shared_seed.swarm.protocol import MOST_FAULTS
+from shared_seed.swarm.standing import MOST_FAULTS
 from shared_seed.swarm.zmq import Swarm, check_free, fetch_manifest, free_ports, neighbours, trial
 from shared_seed.swarm.zmq import line as lines
 from shared_seed.swarm.zmq import swarm as swarm_module
@@ -45,13 +45,15 @@ def test_at_the_door_a_stranger_is_told_and_the_listening_peer_knows_who_it_was(
     a = Watched("a")
     a.greets = a.admits = lambda key: key == curve(ALICE.public)
     alice, address = swarms.listener(a, ALICE)
-    assert not a.faults, "its own trial is nobody's fault"
+    assert not a.standing.faults, "its own trial is nobody's fault"
     bob = swarms.start(Watched("b"), BOB, None, address)
     with pytest.raises(RefusedError, match=f"does not admit this machine's key {show(BOB.public)}; send it to"):
         raises_soon(bob)
     with pytest.raises(RefusedError, match=f"does not admit this machine's key {show(BOB.public)}"):
         fetch_manifest(address, BOB, guest(BOB))
-    assert [fault for fault in alice.ask(lambda p, now: list(p.faults)) if curve(BOB.public).hex() in fault]
+    assert [
+        fault for fault in alice.ask(lambda p, now: list(p.standing.faults)) if curve(BOB.public).hex() in fault
+    ]
     bob.close()
 
 
@@ -78,7 +80,7 @@ def test_one_who_is_welcomed_but_kept_out_of_the_hall_is_told(
     _, address = swarms.listener(a, ALICE)
     with pytest.raises(RefusedError, match="does not admit this machine's key"):
         raises_soon(swarms.start(Watched("b"), BOB, None, address))
-    assert len(a.faults) == 1
+    assert len(a.standing.faults) == 1
 
 
 @pytest.mark.parametrize("kind", [zmq.DEALER, *HALL], ids=["door", "to listen", "to publish"])
@@ -167,7 +169,7 @@ def test_a_rule_that_raises_refuses_and_the_network_goes_on(swarms: Swarms) -> N
     a.admits = lambda key: 1 // 0 == 0
     with line(address, zmq.SUB, BOB) as unlucky:
         assert first_news(unlucky) is News.REFUSED
-    assert [fault for fault in alice.ask(lambda p, now: list(p.faults)) if "ZeroDivisionError" in fault]
+    assert [fault for fault in alice.ask(lambda p, now: list(p.standing.faults)) if "ZeroDivisionError" in fault]
     a.admits = lambda key: True
     bob = swarms.start(Watched("b"), BOB, None, address)
     meet(alice, bob)
@@ -178,8 +180,8 @@ def test_a_rule_that_raises_refuses_and_the_network_goes_on(swarms: Swarms) -> N
 def test_strangers_leave_room_for_the_faults_of_others() -> None:
     a = Watched("a")
     for n in range(MOST_FAULTS):
-        a.turned_away(n.to_bytes(32, "big"), "the hall")
-    assert 0 < len(a.faults) < MOST_FAULTS
+        a.standing.turned_away(n.to_bytes(32, "big"), "the hall")
+    assert 0 < len(a.standing.faults) < MOST_FAULTS
 
 
 def admit_everybody(gate: Gate) -> TurnedAway | None:

@@ -24,8 +24,9 @@ from shared_seed.manifest import Manifest
 from shared_seed.messages import Message, Stream
 from shared_seed.settings import Settings
 from shared_seed.signed import Signed
+from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.output import Output, Publish
-from shared_seed.swarm.protocol import Author, Protocol, Terms
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.wire import LARGEST_FRAME, State
 from shared_seed.swarm.zmq import Swarm
 

@@ -19,7 +19,8 @@ from shared_seed.proofs import Fork, Order
 from shared_seed.signed import Signed
 from shared_seed.snapshot import Snapshot
 from shared_seed.swarm import catchup, wire
-from shared_seed.swarm.protocol import MOST_FAULTS, Protocol
+from shared_seed.swarm.protocol import Protocol
+from shared_seed.swarm.standing import MOST_FAULTS
 
 SEPARATOR = b"\xfe\xfd\xfc\xfb"
 """Between the frames of one input to ``catchup``."""
@@ -216,13 +217,21 @@ class Peer:
         roster = [(stream, peer.beat, peer.round) for stream, peer in at.roster.peers.items()]
         catching = at._catch_up
         links = [(link, each.stream) for link, each in catching.neighbours.items()]
-        return archive, held.untaken, roster, links, list(catching._wants), list(at.faults), at.refusal
+        return (
+            archive,
+            held.untaken,
+            roster,
+            links,
+            list(catching._wants),
+            list(at.standing.faults),
+            at.standing.refusal,
+        )
 
     def check(self) -> None:
         """Make sure that what peers can fill is bounded."""
         at = self.protocol
-        assert len(at.faults) <= MOST_FAULTS
-        assert all(len(fault) < 2000 for fault in at.faults)
+        assert len(at.standing.faults) <= MOST_FAULTS
+        assert all(len(fault) < 2000 for fault in at.standing.faults)
         neighbours = at._catch_up.neighbours
         assert len(at._catch_up._wants) <= catchup.MOST_HINTS + catchup.MOST_CLAIMS * len(neighbours)
         at.live(world.NOW)

@@ -24,8 +24,9 @@ from shared_seed.noise import Family
 from shared_seed.proofs import Fork, Order, sign_head
 from shared_seed.signed import Signed
 from shared_seed.swarm import wire
+from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.output import Link
-from shared_seed.swarm.protocol import Author, Protocol, Terms
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.wire import State
 
 OWNER, OURS, ALICE, BOB, CAROL, STRANGER = (Key(bytes([n]) * 32) for n in (9, 1, 2, 3, 4, 5))

@@ -18,7 +18,8 @@ from shared_seed.messages import Message, Stream
 from shared_seed.noise import Family
 from shared_seed.proofs import sign_head
 from shared_seed.signed import Records, Signed
-from shared_seed.swarm.protocol import Author, Protocol, Terms
+from shared_seed.swarm.author import Author, Terms
+from shared_seed.swarm.protocol import Protocol
 
 OWNER = Key(b"\x09" * 32)
 MANIFEST = Manifest(

@@ -11,7 +11,7 @@ from shared_seed.identity import Key
 from shared_seed.manifest import Limits, Manifest, TensorSpec
 from shared_seed.messages import Stream
 from shared_seed.noise import Family
-from shared_seed.swarm.protocol import Author, Terms
+from shared_seed.swarm.author import Author, Terms
 
 _OWNER = Key(b"owner of the simulated run".ljust(32))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shared_seed.swarm.heartbeats import CROWD
 from shared_seed.swarm.output import Timing
-from shared_seed.swarm.protocol import CROWD
 from simulation.cost import Cost
 from simulation.drawing import Plot, Points
 from simulation.result import Result

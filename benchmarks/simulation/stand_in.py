@@ -13,8 +13,9 @@ from typing import Any
 
 from shared_seed.archive import Archive
 from shared_seed.manifest import Manifest
+from shared_seed.swarm.author import Author
 from shared_seed.swarm.output import Output, Publish
-from shared_seed.swarm.protocol import Author, Protocol
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.roster import PeerView, Roster
 from shared_seed.swarm.wire import State
 from simulation.life import Habits, Peer
@@ -96,7 +97,7 @@ class StandIn(Protocol):
 
     def tick(self, now: float) -> list[Output]:
         """Heartbeats alone; there are no links."""
-        return [Publish(self._heartbeat(now))] if now >= self._next_beat else []
+        return [Publish(self._heartbeat(now))] if self._heartbeats.is_due(now) else []
 
     def _interval(self, now: float) -> float:
         interval: float = self._eyes.see(now, "_interval", now)

@@ -13,8 +13,9 @@ from shared_seed import history
 from shared_seed.log import Contents
 from shared_seed.messages import Message, Stream
 from shared_seed.signed import Signed
+from shared_seed.swarm.author import Author
 from shared_seed.swarm.output import Output, Publish
-from shared_seed.swarm.protocol import Author, Protocol
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.wire import State
 from simulation.agreement import Agreement, restarted
 from simulation.calendar import Calendar

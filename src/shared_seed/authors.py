@@ -11,7 +11,7 @@ from shared_seed.identity import Key
 from shared_seed.manifest import Manifest
 from shared_seed.messages import Stream
 from shared_seed.settings import Settings
-from shared_seed.swarm.protocol import Author
+from shared_seed.swarm.author import Author
 
 if TYPE_CHECKING:
     from shared_seed.snapshot import Snapshot  # It needs torch, which a relay does without.

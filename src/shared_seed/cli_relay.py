@@ -93,7 +93,7 @@ def _serve(running: Relay) -> None:
     told: dict[str, None] = {}
     while True:
         running.step()
-        faults = running.swarm.ask(lambda protocol, now: list(protocol.faults))
+        faults = running.swarm.ask(lambda protocol, now: list(protocol.standing.faults))
         for text in [*faults, *([running.trouble] if running.trouble else [])]:
             if text not in told:
                 told[text] = None

@@ -18,7 +18,8 @@ from shared_seed.errors import LogError
 from shared_seed.log import Contents, RunLog
 from shared_seed.settings import Settings
 from shared_seed.swarm.answers import Supply
-from shared_seed.swarm.protocol import Protocol, Terms
+from shared_seed.swarm.author import Terms
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.wire import State
 from shared_seed.swarm.zmq import Swarm, await_manifest, fetch_manifest
 

@@ -26,7 +26,8 @@ from shared_seed.replica import count_gradients
 from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
 from shared_seed.swarm.alone import Alone
-from shared_seed.swarm.protocol import Author, Protocol, Terms
+from shared_seed.swarm.author import Author, Terms
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.traffic import Traffic
 from shared_seed.swarm.wire import State
 from shared_seed.swarm.zmq import Swarm
@@ -121,7 +122,7 @@ class Session:
     @property
     def faults(self) -> list[str]:
         """What other peers have done wrong, one sentence each."""
-        return self.swarm.ask(lambda p, now: list(p.faults)) if self.swarm else []
+        return self.swarm.ask(lambda p, now: list(p.standing.faults)) if self.swarm else []
 
     @property
     def traffic(self) -> Traffic:

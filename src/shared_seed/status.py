@@ -92,7 +92,7 @@ def _of_protocol(protocol: Protocol, now: float) -> Figures:
         "streams": streams[:MOST_SHOWN],
         "stream_count": len(streams),
         "banned": [identity.show(key) for key, order in archive.orders.items() if order.banned],
-        "faults": list(protocol.faults),
+        "faults": list(protocol.standing.faults),
     }
 
 

@@ -19,8 +19,8 @@ CROWD = 200
 
 @dataclass(frozen=True, slots=True)
 class Standpoint:
-    """What a peer is at: its state and round, the seconds that its steps take (0: not known), and the digest of its
-    weights, where it states one.
+    """What a peer is at: its state and round, the seconds that its steps take (0: not known), and, where it states
+    one, the digest of its weights.
     """
 
     state: State

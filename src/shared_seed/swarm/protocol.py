@@ -44,6 +44,7 @@ REPORTS = 2
 Said = wire.SignedHeartbeat | Order | wire.Accusation
 """What goes to everybody beside messages: published, and over links to those who come late."""
 
+
 class Protocol:
     """One peer's view of the swarm."""
 
@@ -122,7 +123,7 @@ class Protocol:
 
     @property
     def digest(self) -> bytes:
-        """The digest of our weights as we stated it, or nothing: it was that of the weights without what came since."""
+        """What we stated of our weights, or nothing: it does not hold with what has come since."""
         *held, digest = self._stated
         return digest if tuple(held) == self._held() else b""
 

@@ -30,14 +30,14 @@ class Listener:
         """
         where = own(listen)
         where = Address(where.host, where.port or free_ports(where.host), key.public)
-        self.gate = Gate(context, {DOOR: protocol.might_greet, HALL: protocol.might_admit})
+        self.gate = Gate(context, {DOOR: protocol.standing.might_greet, HALL: protocol.standing.might_admit})
         self.router = server(context, zmq.ROUTER, key, DOOR)
         self.publications = server(context, zmq.XPUB, key, HALL)
         self.ingress = server(context, zmq.SUB, key, HALL)
         ports = [
-            trial.Port(self.router, zmq.ROUTER, protocol.might_greet),
-            trial.Port(self.publications, zmq.XPUB, protocol.might_admit),
-            trial.Port(self.ingress, zmq.SUB, protocol.might_admit),
+            trial.Port(self.router, zmq.ROUTER, protocol.standing.might_greet),
+            trial.Port(self.publications, zmq.XPUB, protocol.standing.might_admit),
+            trial.Port(self.ingress, zmq.SUB, protocol.standing.might_admit),
         ]
         for offset, port in enumerate(ports):
             bind(port.socket, where.endpoint(offset), listen)

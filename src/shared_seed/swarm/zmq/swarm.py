@@ -166,8 +166,8 @@ class Swarm:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise SwarmError(f"the network thread has stopped: {self._failure}") from self._failure
-        if self._protocol.refusal is not None:
-            raise RefusedError(f"the swarm refused this peer: {self._protocol.refusal}")
+        if self._protocol.standing.refusal is not None:
+            raise RefusedError(f"the swarm refused this peer: {self._protocol.standing.refusal}")
         if self._unreachable is not None:
             raise UnreachableError(self._unreachable)
 
@@ -261,7 +261,7 @@ class Swarm:
                 return
             if refused is not None:
                 what = f"the {refused.domain}" + (f" ({refused.failure})" if refused.failure else "")
-                self._protocol.turned_away(refused.key, what)
+                self._protocol.standing.turned_away(refused.key, what)
 
     def _subscribed(self, socket: Socket, frames: Frames) -> None:
         kind = frames[0].bytes
@@ -319,7 +319,7 @@ class Swarm:
             elif news is News.BROKEN_OFF:
                 self._unreachable = told.why_broken_off(neighbour.where, self._key) or self._unreachable
             elif line is neighbour.door or line.refused >= SHUT_OUT:
-                self._protocol.refusal = told.not_admitted(neighbour.where, self._key)
+                self._protocol.standing.refusal = told.not_admitted(neighbour.where, self._key)
 
     # What goes out
 
