@@ -14,7 +14,8 @@ import numpy as np
 
 from shared_seed import folder
 from shared_seed.admission import Introduction, Invite
-from shared_seed.archive import BUCKETS, Archive
+from shared_seed.archive import Archive
+from shared_seed.buckets import BUCKETS
 from shared_seed.identity import Key
 from shared_seed.ledger import BLOCK, Stretch, chained, first_head
 from shared_seed.log import MAGIC, VERSION

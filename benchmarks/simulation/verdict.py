@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shared_seed.archive import BUCKETS, Archive
+from shared_seed.archive import Archive
+from shared_seed.buckets import BUCKETS
 from shared_seed.messages import Stream
 from simulation.world import World
 

@@ -12,47 +12,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NoReturn
 
 from shared_seed import identity
 from shared_seed.admission import Admissions, Introduction
+from shared_seed.buckets import Bucket, Buckets
 from shared_seed.errors import EquivocationError, MessageError
 from shared_seed.identity import Key
 from shared_seed.ledger import BLOCK, Ledger, Stretch, chained, chained_by_one
 from shared_seed.manifest import Manifest
 from shared_seed.messages import Message, Stream, as_float32
+from shared_seed.news import News, Newsroom
 from shared_seed.proofs import Fork, Order, sign_head, signed_head
 from shared_seed.signed import Signed, Statement
 from shared_seed.writers import Writers
 
-BUCKETS = 64
-"""Groups of streams that two archives are compared by."""
-
 MOST_ORDERS = 4096
 """Keys that orders may be about."""
-
-
-@dataclass
-class News:
-    """What an archive has learnt: messages that count, those that count no longer, and all for the log.
-
-    ``fresh`` and ``withdrawn`` are about the weights; ``heard`` and ``statements`` are new in the archive.
-    """
-
-    fresh: list[Message] = field(default_factory=list)
-    withdrawn: list[Message] = field(default_factory=list)
-    heard: list[Signed] = field(default_factory=list)
-    statements: list[Statement] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A summary of a part of the streams: how many messages, and a digest of their heads."""
-
-    messages: int
-    digest: bytes
 
 
 class Archive:
@@ -76,11 +53,8 @@ class Archive:
         self._ledgers: dict[Stream, Ledger] = {}
         self._writers = Writers(self.run, self.admissions, manifest.limits.streams_per_key)
         self._count = 0
-        self._buckets: list[Bucket | None] = [None] * BUCKETS
-        self._members: list[set[Stream]] = [set() for _ in range(BUCKETS)]
-        self._news = News()
-        self._fresh: dict[Message, None] = {}
-        self._withdrawn: dict[Message, None] = {}
+        self._buckets = Buckets(self._ledgers)
+        self._news = Newsroom()
         self._proven: bytes | None = None
         self._out_links: frozenset[bytes] | None = None
 
@@ -163,7 +137,7 @@ class Archive:
 
     def buckets(self) -> list[Bucket]:
         """Summaries of all parts; archives whose summaries are equal hold equal messages."""
-        return [self._bucket(index) for index in range(BUCKETS)]
+        return self._buckets.all()
 
     def digest(self) -> bytes:
         """16 bytes that are equal for equal messages."""
@@ -188,17 +162,7 @@ class Archive:
 
     def levels(self, index: int) -> list[tuple[Stream, int, bytes]]:
         """Of each stream in a part: how many messages there are, and the head after them."""
-        ledgers = self._ledgers
-        return [(stream, len(ledgers[stream]), ledgers[stream].head) for stream in self._members[index]]
-
-    def _bucket(self, index: int) -> Bucket:
-        known = self._buckets[index]
-        if known is None:
-            levels = sorted((stream.to_bytes(), count, head) for stream, count, head in self.levels(index))
-            text = b"".join(name + count.to_bytes(4, "little") + head for name, count, head in levels)
-            total = sum(count for _, count, _ in levels)
-            known = self._buckets[index] = Bucket(total, hashlib.blake2b(text, digest_size=8).digest())
-        return known
+        return self._buckets.levels(index)
 
     # Taking in. What raises has changed nothing.
 
@@ -346,20 +310,17 @@ class Archive:
 
     def take(self) -> News:
         """What is new since the last call. A message that came and went meanwhile is in neither list."""
-        news, self._news = self._news, News()
-        news.fresh, self._fresh = list(self._fresh), {}
-        news.withdrawn, self._withdrawn = list(self._withdrawn), {}
-        return news
+        return self._news.take()
 
     @property
     def untaken(self) -> int:
         """How many messages :meth:`take` would tell of."""
-        return len(self._fresh) + len(self._withdrawn)
+        return self._news.untaken
 
     @property
     def has_news(self) -> bool:
         """Whether :meth:`take` would tell of anything, be it for the log alone."""
-        return bool(self.untaken or self._news.heard or self._news.statements)
+        return not self._news.is_empty
 
     # Inside
 
@@ -428,14 +389,13 @@ class Archive:
         if stream not in self._ledgers:
             self._let_in(stream)
             self._ledgers[stream] = ledger
-            self._members[_bucket_of(stream)].add(stream)
         ledger.extend(encoded, heads, said[-1].message.round, said[-1].signature)
         self._count += len(said)
-        self._touch(stream)
+        self._buckets.touch(stream)
         self._news.heard.extend(said)
         if self.counts(stream):
             for signed in said:
-                self._bring(signed.message)
+                self._news.bring(signed.message)
 
     def _let_in(self, stream: Stream) -> None:
         """Make room for a stream, by taking out another as if it had never been heard of.
@@ -457,36 +417,17 @@ class Archive:
             return
         stream, gone = ledger.stream, ledger.cut(count)
         self._count -= len(gone)
-        self._touch(stream)
-        if self.counts(stream):
-            for message in gone:
-                self._withdraw(message)
-        without = set(gone)
-        self._news.heard = [signed for signed in self._news.heard if signed.message not in without]
         if not count:
             del self._ledgers[stream]
-            self._members[_bucket_of(stream)].discard(stream)
-
-    def _touch(self, stream: Stream) -> None:
-        self._buckets[_bucket_of(stream)] = None
-
-    def _bring(self, message: Message) -> None:
-        """A message counts from now on."""
-        if message in self._withdrawn:
-            del self._withdrawn[message]
-        else:
-            self._fresh[message] = None
-
-    def _withdraw(self, message: Message) -> None:
-        """A message counts no longer."""
-        if message in self._fresh:
-            del self._fresh[message]
-        else:
-            self._withdrawn[message] = None
+        self._buckets.touch(stream)
+        if self.counts(stream):
+            for message in gone:
+                self._news.withdraw(message)
+        self._news.unhear(gone)
 
     def _change_key(self, key: bytes, withdrawn: bool) -> None:
         """Take out, or bring back, all that a key has written."""
-        change = self._withdraw if withdrawn else self._bring
+        change = self._news.withdraw if withdrawn else self._news.bring
         for stream in self._writers.streams_of(key):
             for message in self._ledgers[stream].messages() if stream in self._ledgers else ():
                 change(message)
@@ -512,7 +453,3 @@ class Archive:
             branch = Stretch(number, theirs.encoded[parted:], theirs.signature)
             self.accept_fork(Fork.of(stream, ledger.head_at(number), mine, branch))
         raise EquivocationError(f"stream {stream} published two different messages under number {number}")
-
-
-def _bucket_of(stream: Stream) -> int:
-    return (stream.peer[0] + stream.incarnation) % BUCKETS

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared_seed import authors, clock, folder, history
-from shared_seed.archive import Archive, News
+from shared_seed.archive import Archive
 from shared_seed.errors import LogError
 from shared_seed.log import Contents, RunLog
+from shared_seed.news import News
 from shared_seed.settings import Settings
 from shared_seed.swarm.answers import Supply
 from shared_seed.swarm.author import Terms

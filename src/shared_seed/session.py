@@ -11,12 +11,13 @@ from typing import Any
 from torch import nn
 
 from shared_seed import authors, clock, codec, decay, folder, history, terms
-from shared_seed.archive import Archive, News
+from shared_seed.archive import Archive
 from shared_seed.errors import HeadroomError, RecipeError, UnreachableError
 from shared_seed.interrupts import deferred
 from shared_seed.log import Contents, RunLog
 from shared_seed.manifest import Manifest
 from shared_seed.messages import Message, Stream, as_float32, directions_of
+from shared_seed.news import News
 from shared_seed.noise import Sample
 from shared_seed.outcome import Outcome, Step
 from shared_seed.pace import Pace

@@ -20,9 +20,10 @@ from collections.abc import Iterable
 
 from shared_seed import identity
 from shared_seed.admission import Introduction
-from shared_seed.archive import Archive, News
+from shared_seed.archive import Archive
 from shared_seed.errors import EquivocationError, MessageError, RefusedError
 from shared_seed.messages import Message, Stream
+from shared_seed.news import News
 from shared_seed.proofs import Order
 from shared_seed.signed import Signed
 from shared_seed.swarm import wire

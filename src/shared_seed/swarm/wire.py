@@ -22,7 +22,7 @@ from typing import Annotated
 import msgspec
 
 from shared_seed.admission import INTRODUCTION_KIND, TICKET_SIZE, Introduction
-from shared_seed.archive import BUCKETS, Bucket
+from shared_seed.buckets import BUCKETS, Bucket
 from shared_seed.errors import MessageError
 from shared_seed.identity import SIGNATURE_SIZE
 from shared_seed.ledger import BLOCK, Stretch
