@@ -1,0 +1,187 @@
+"""Every code block of README and docs runs, on a tiny model in place of the recipes' ones; every command that the
+text names is there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from typer.main import get_command
+
+import documents
+import models
+import tiny
+import trainers
+from documents import PAGES, ROOT, Block
+from shared_seed import cli
+from shared_seed.swarm.zmq import free_ports
+
+SETS_UP = ("make", ".", "cd")
+"""First words of lines that set a machine up: CI does so before any test."""
+
+SHELL = sorted({block.page for block in documents.of("sh")})
+
+
+def tiny_recipe(folder: Path) -> None:
+    """The quickstart's recipe with a tiny model and rows, and a run of it that has ended."""
+    (folder / "tiny").mkdir()
+    path = tiny.recipe(folder / "tiny", steps=40)
+    (folder / "recipes").mkdir()
+    recipe = yaml.safe_load(path.read_text())
+    recipe["training"]["learning_rate"] = 1e-3
+    (folder / "recipes" / "quickstart.yaml").write_text(yaml.safe_dump(recipe))
+    tiny.save_rows(folder / "my.csv", 30, 1)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    tiny_recipe(folder)
+    subprocess.run(words("shared-seed run recipes/quickstart.yaml"), cwd=folder, check=True, timeout=200)
+    return folder
+
+
+def words(command: str) -> list[str]:
+    """A command as it runs here."""
+    program, *rest = shlex.split(command, comments=True)
+    return [sys.executable, "-m", "shared_seed", *rest] if program.endswith("shared-seed") else [program, *rest]
+
+
+class Shell:
+    """Runs the commands of one page in order; those that wait for others run beside the next."""
+
+    def __init__(self, folder: Path, commands: list[str]) -> None:
+        self._folder = folder
+        self._joins = sum(" join " in command for command in commands)
+        self._beside: list[subprocess.Popen[bytes]] = []
+        self._port = str(free_ports())
+
+    def run(self, command: str) -> None:
+        command = command.replace("5555", self._port)
+        if " --listen" in command and "--start-with" not in command:
+            command += f" --start-with {1 + self._joins}"  # The run must not be over before the others come.
+        if " --listen" in command or " join " in command:
+            self._beside.append(subprocess.Popen(words(command), cwd=self._folder))
+            return
+        self.finish()
+        subprocess.run(words(command), cwd=self._folder, check=True, timeout=200)
+
+    def finish(self) -> None:
+        assert [process.wait(timeout=250) for process in self._beside] == [0] * len(self._beside)
+        self._beside.clear()
+
+    def kill(self) -> None:
+        for process in self._beside:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def beside() -> Iterator[list[Shell]]:
+    shells: list[Shell] = []
+    yield shells
+    for shell in shells:
+        shell.kill()
+
+
+@pytest.mark.parametrize("page", SHELL)
+def test_the_commands_of_a_page_run(home: Path, tmp_path: Path, page: str, beside: list[Shell]) -> None:
+    texts = [block.text for block in documents.of("sh") if block.page == page]
+    commands = [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
+    ours = [line for line in commands if line.split()[0] not in SETS_UP]
+    shell = Shell(shutil.copytree(home, tmp_path / "home"), ours)
+    beside.append(shell)
+    for line in ours:
+        shell.run(line)
+    shell.finish()
+    for line in commands:
+        if line.startswith("make "):
+            subprocess.run(["make", "--dry-run", *line.split()[1:]], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("block", documents.of("python"), ids=str)
+def test_python_runs(home: Path, monkeypatch: pytest.MonkeyPatch, block: Block) -> None:
+    monkeypatch.chdir(home)
+    exec(compile(block.text, str(block), "exec"), {})
+
+
+def a_trainer_script(folder: Path) -> dict[str, Any]:
+    from transformers import Trainer, TrainingArguments
+
+    from shared_seed import SharedSeedCallback
+
+    args = TrainingArguments(folder, max_steps=1, report_to=[], save_strategy="no", use_cpu=True)
+    data = trainers.rows(8)
+    return {
+        "Trainer": Trainer,
+        "SharedSeedCallback": SharedSeedCallback,
+        "model": models.opt(),
+        "args": args,
+        "data": data,
+    }
+
+
+def a_lightning_script(folder: Path) -> dict[str, Any]:
+    from lightning.pytorch import Trainer
+
+    return {"Trainer": Trainer}
+
+
+@pytest.mark.parametrize("block", documents.of("diff"), ids=str)
+def test_a_plugin_is_one_changed_line(tmp_path: Path, block: Block) -> None:
+    sides = {"-": [], "+": []}
+    for line in block.text.splitlines():
+        sides[line[0]].append(line[2:])
+    assert [len(lines) for lines in sides.values()] == [1, 1]
+    script = a_trainer_script if "model=" in block.text else a_lightning_script
+    for (line,) in sides.values():
+        names = script(tmp_path)
+        exec(compile(line, str(block), "exec"), names)
+    trainer = names["trainer"]
+    if script is a_trainer_script:
+        before = models.bits(trainer.model)
+        trainer.train()
+        assert models.bits(trainer.model) != before
+        assert all(p.grad is None for p in trainer.model.parameters())
+    else:
+        assert type(trainer.strategy).__name__ == "SharedSeedStrategy"
+    assert torch.is_grad_enabled()
+
+
+def test_blocks_name_a_language_that_is_run_or_is_text() -> None:
+    found = {block.language for block in documents.blocks()}
+    assert found <= {"sh", "python", "diff", "text", "yaml"}
+    assert {"sh", "python", "diff"} <= found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_and_files_that_a_page_names_are_there(page: Path) -> None:
+    known: Any = get_command(cli.app)
+    for name, rest in re.findall(r"`(?:\.venv/bin/)?shared-seed ([a-z]+)([^`]*)`", documents.prose(page)):
+        assert name in known.commands, f"{page.name} names the command {name}"
+        options = {option for parameter in known.commands[name].params for option in parameter.opts}
+        for option in re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", rest):
+            assert option in options, f"{page.name}: shared-seed {name} has no option {option}"
+    files = r"`(?:python )?((?:benchmarks|src|tests|docs|recipes|examples)/[\w./-]+\.\w+)"
+    for path in re.findall(files, page.read_text()):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert {path.name for path in (tmp_path / "site").iterdir() if path.is_dir()} >= pages
