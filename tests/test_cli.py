@@ -69,7 +69,9 @@ def test_a_run_leaves_log_metrics_card_curve_and_result(finished: Path) -> None:
     assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
     card = (finished / "README.md").read_text()
     assert summary.digest in card
-    assert f"{summary.received:,} bytes" in card
+    assert f"| bytes that all peers received | {summary.received:,}, heartbeats too;" in card
+    assert "| replicas | 2, identical to the bit |" in card
+    assert summary.usage.memory
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["shared-seed", "spsa", "zeroth-order"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import transformers
 from huggingface_hub import ModelCard
 
 import models
+from shared_seed import log
 from shared_seed.integrations.transformers import SharedSeedCallback, card
+from shared_seed.manifest import Manifest
 from shared_seed.outcome import Outcome
 from shared_seed.swarm.traffic import Traffic
 from trainers import ALONE, trainer_of
@@ -40,6 +43,8 @@ def test_the_trainers_card_names_shared_seed_as_the_optimizer(tmp_path: Path, op
     assert text.count("## Shared-seed SPSA") == 1
     assert f"`{callback.outcome.digest}`" in text
     assert "| projected gradients | 4, in 4 messages |" in text
+    assert log.read(tmp_path / "out" / "gradients.sslog").digest == (4, bytes.fromhex(callback.outcome.digest))
+    assert Manifest.model_validate(json.loads((tmp_path / "out" / "manifest.json").read_text())).rounds == 4
     tags = ModelCard.load(path).data.tags
     assert {"mine", *card.TAGS} <= set(tags)
     assert len(tags) == len(set(tags))
@@ -53,56 +58,6 @@ def test_the_card_beside_an_adapter_keeps_what_peft_writes(tmp_path: Path) -> No
     assert loaded.data.library_name == "peft"
     assert set(card.TAGS) <= set(loaded.data.tags)
     assert "## Shared-seed SPSA" in loaded.text
-
-
-class Hub:
-    """In the Hub's place: keeps what would be uploaded."""
-
-    def __init__(self) -> None:
-        self.uploads: list[tuple[str, set[str]]] = []
-
-    def upload_folder(self, *, folder_path: str, **kwargs: Any) -> Any:
-        files = {path.name for path in Path(folder_path).iterdir()}
-        self.uploads.append((folder_path, files))
-
-        class Job:
-            def done(self) -> bool:
-                return True
-
-            def result(self) -> None:
-                return None
-
-        return Job()
-
-
-def test_pushing_uploads_the_card_and_the_runs_state_with_checkpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub = Hub()
-    monkeypatch.setattr(transformers.trainer, "hf_api", lambda: hub)
-
-    def init(trainer: transformers.Trainer, **_: Any) -> None:
-        trainer.hub_model_id, trainer.push_in_progress = "me/small", None
-
-    monkeypatch.setattr(transformers.Trainer, "init_hf_repo", init)
-    trainer, _ = trained(
-        tmp_path,
-        models.llama(),
-        push_to_hub=True,
-        hub_model_id="me/small",
-        hub_strategy="all_checkpoints",
-        save_strategy="steps",
-        save_steps=2,
-    )
-    checkpoints = [files for folder, files in hub.uploads if Path(folder).name.startswith("checkpoint-")]
-    assert len(checkpoints) == 2
-    assert all({"gradients.sslog", "peer.json", "model.safetensors"} <= files for files in checkpoints)
-    trainer.push_to_hub()
-    folder, files = hub.uploads[-1]
-    assert {"README.md", "model.safetensors"} <= files
-    written = ModelCard.load(Path(folder) / "README.md")
-    assert set(card.TAGS) <= set(written.data.tags)
-    assert "shared-seed SPSA" in written.text
 
 
 def test_the_model_carries_the_tags(tmp_path: Path) -> None:
@@ -130,6 +85,7 @@ def test_a_card_without_metadata_or_optimizer_is_amended(tmp_path: Path) -> None
     assert card_of.data.tags == list(card.TAGS)
     assert card_of.text.strip().startswith("# A model")
     assert "SHA-256" not in card_of.text
-    card.edit(path, Outcome("ab", {}, 1, 2, 3, Traffic(sent=4, received=5000)))
+    card.edit(path, card.Ended(Outcome("ab", {}, 1, 2, 3, Traffic(sent=4, received=5000))))
     text = path.read_text()
     assert "| bytes sent and received | 4 and 5,000 |" in text
+    assert "| energy of the machine while training | not measured |" in text

@@ -68,3 +68,13 @@ def recipe(folder: Path, **training: Any) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+def run(recipe: Path) -> Path:
+    """A run of one peer, which has ended; returns its folder, beside the recipe."""
+    from shared_seed import recipe as recipes
+    from shared_seed.run import Part, settings_for, take_part
+
+    terms, folder = recipes.load(recipe), recipe.parent / "run"
+    take_part(terms, settings_for(terms, folder, number=0, name="peer 1"), Part(), True, lambda event: None)
+    return folder

@@ -1,4 +1,4 @@
-"""The command line: ``shared-seed run | join | relay | replay | inspect | audit | key | invite | ban | unban``."""
+"""The command line: ``shared-seed run``, ``join``, ``replay`` and all the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from shared_seed import cli_audit, cli_keys, cli_relay, codec, local, log, progress
+from shared_seed import cli_audit, cli_hub, cli_keys, cli_relay, codec, local, log, progress
 from shared_seed import recipe as recipes
 from shared_seed.admission import Invite
 from shared_seed.errors import LogError, RecipeError, SharedSeedError
@@ -235,7 +235,15 @@ def inspect(
         _show_messages(contents, last)
 
 
-for command in (cli_relay.relay, cli_keys.key, cli_keys.invite, cli_keys.ban, cli_keys.unban):
+for command in (
+    cli_hub.card,
+    cli_hub.push,
+    cli_relay.relay,
+    cli_keys.key,
+    cli_keys.invite,
+    cli_keys.ban,
+    cli_keys.unban,
+):
     app.command()(command)
 
 

@@ -14,6 +14,8 @@
     ├── MessageError           bytes from another peer are not a valid message
     │   └── EquivocationError  one sequence number carries two different messages
     ├── KeyFileError           the file of a peer's key cannot be used
+    ├── CardError              a model card cannot be written, or is not what the Hub takes
+    ├── HubError               the Hub, or the folder in its place, does not take what is sent
     └── SwarmError             the network part cannot do what was asked
         ├── AddressInUseError       a listening port is taken
         ├── UnreachableError        nobody answers at an address
@@ -71,6 +73,14 @@ class EquivocationError(MessageError):
 
 class KeyFileError(SharedSeedError):
     """The file of a peer's key cannot be used."""
+
+
+class CardError(SharedSeedError):
+    """A model card cannot be written, or is not what the Hub takes."""
+
+
+class HubError(SharedSeedError):
+    """The Hub, or the folder in its place, does not take what is sent."""
 
 
 class SwarmError(SharedSeedError):

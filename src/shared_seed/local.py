@@ -63,7 +63,7 @@ def run_peers(recipe: Path, terms: Recipe, peers: int, folder: Path, options: Se
         _end(started)
     if started[0].process.returncode != 0:
         raise SharedSeedError(started[0].error or f"{started[0].name} ended without a word")
-    return _together(folder, terms, started)
+    return _together(folder, started)
 
 
 def _start(
@@ -132,7 +132,7 @@ def _end(peers: list[_Peer]) -> None:
             peer.process.stdout.close()
 
 
-def _together(folder: Path, terms: Recipe, peers: list[_Peer]) -> Summary:
+def _together(folder: Path, peers: list[_Peer]) -> Summary:
     """The first peer's summary with the bytes of all and every replica's own digest."""
     own = Summary.load(folder)
     parts = {peers[0].name: own}
@@ -146,7 +146,12 @@ def _together(folder: Path, terms: Recipe, peers: list[_Peer]) -> Summary:
         sent=sum(part.sent for part in parts.values()),
         received=sum(part.received for part in parts.values()),
         gradient_received=sum(part.gradient_received for part in parts.values()),
+        usage=replace(
+            own.usage,
+            memory=max((part.usage.memory or 0 for part in parts.values()), default=0) or None,
+            device_memory=max((part.usage.device_memory or 0 for part in parts.values()), default=0) or None,
+        ),
     )
     whole.save(folder)
-    card.write(folder / "README.md", terms, whole)
+    card.write(folder)
     return whole

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from shared_seed.log import Contents
 from shared_seed.swarm.traffic import Traffic
 
 
@@ -27,7 +28,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: our digest, those that the other peers state, and what was exchanged."""
+    """How a run ended: our digest, those that the others state, what was exchanged, and what its log holds."""
 
     digest: str
     others: dict[str, str]
@@ -35,6 +36,7 @@ class Outcome:
     gradients: int
     streams: int
     traffic: Traffic
+    contents: Contents | None = field(default=None, repr=False, compare=False)
 
     @property
     def identical(self) -> bool:

@@ -13,15 +13,18 @@ from shared_seed.classification import Classification
 from shared_seed.errors import RecipeError
 from shared_seed.folder import LOG_NAME
 from shared_seed.job import Job, fit
+from shared_seed.meter import Meter
 from shared_seed.outcome import Outcome, Step
 from shared_seed.progress import Sink
 from shared_seed.recipe import Recipe
+from shared_seed.run_facts import CURVE_NAME
 from shared_seed.score import Score
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.summary import Summary
 from shared_seed.swarm.address import parse
 from shared_seed.swarm.zmq import check_free
+from shared_seed.usage import Usage
 
 METRICS_NAME = "metrics.jsonl"
 """In a run folder: one line of JSON a round."""
@@ -100,10 +103,9 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     if not settings.alone:
         tell_status(sink, f"waiting for peers; join with: shared-seed join {meeting_place(settings)}")
     recorder = _Recorder(folder / METRICS_NAME, sink)
-    started = clock.now()
     outcome = fit(Job(recipe, settings, model, task, task.encode(examples), recorder.record))
-    seconds = clock.now() - started
-    summary = _summary(outcome, settings, before, score("after"), folder, seconds)
+    seconds, usage = recorder.taken()
+    summary = _summary(outcome, settings, (before, score("after")), seconds, usage)
     _leave_behind(folder, recipe, summary)
     return summary
 
@@ -144,6 +146,7 @@ class _Recorder:
         self._path = path
         self._sink = sink
         self._began = clock.now()
+        self._meter = Meter()
         self._told: set[str] = set()
 
     def record(self, session: Session, step: Step) -> None:
@@ -162,11 +165,16 @@ class _Recorder:
         }
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        self._meter.read()
         for fault in session.faults:
             if fault not in self._told:
                 self._told.add(fault)
                 self._sink({"event": "fault", "text": fault})
         self._sink({"event": "step", "rounds": session.manifest.rounds, **line})
+
+    def taken(self) -> tuple[float, Usage]:
+        """Seconds since the beginning, and what they took."""
+        return clock.now() - self._began, self._meter.read()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -179,14 +187,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _summary(
     outcome: Outcome,
     settings: Settings,
-    before: Score | None,
-    after: Score | None,
-    folder: Path,
+    scores: tuple[Score | None, Score | None],
     seconds: float,
+    usage: Usage,
 ) -> Summary:
+    assert settings.folder is not None
     return Summary(
-        before=before,
-        after=after,
+        before=scores[0],
+        after=scores[1],
         digest=outcome.digest,
         replicas={settings.name: outcome.digest, **outcome.others},
         peers=1 + len(outcome.others),
@@ -196,8 +204,9 @@ def _summary(
         sent=outcome.traffic.sent,
         received=outcome.traffic.received,
         gradient_received=outcome.traffic.gradient_received,
-        log_bytes=(folder / LOG_NAME).stat().st_size,
+        log_bytes=(settings.folder / LOG_NAME).stat().st_size,
         seconds=seconds,
+        usage=usage,
     )
 
 
@@ -206,5 +215,5 @@ def _leave_behind(folder: Path, recipe: Recipe, summary: Summary) -> None:
     metrics = read_metrics(folder)
     if metrics:
         title = recipe.title or recipe.model
-        plot.loss_curve(folder / "loss.png", [m["round"] for m in metrics], [m["loss"] for m in metrics], title)
-    card.write(folder / "README.md", recipe, summary)
+        plot.loss_curve(folder / CURVE_NAME, [m["round"] for m in metrics], [m["loss"] for m in metrics], title)
+    card.write(folder)

@@ -288,8 +288,9 @@ class Session:
             if ended:
                 break
         others, contents = ended
+        contents = replace(contents, digest=(len(contents.signed), digest))
         if self._log is not None:
-            self._log.replace(replace(contents, digest=(len(contents.signed), digest)))
+            self._log.replace(contents)
         outcome = Outcome(
             digest.hex(),
             others,
@@ -297,6 +298,7 @@ class Session:
             self.replica.gradients,
             len(self.protocol.archive.streams),
             self.traffic,
+            contents,
         )
         self.close()
         return outcome

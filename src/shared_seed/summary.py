@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from shared_seed.errors import LogError
 from shared_seed.score import Score
+from shared_seed.usage import Usage
 
 NAME = "result.json"
 """In a run folder."""
@@ -17,7 +19,8 @@ class Summary:
     """Scores are None for a peer that did not test. Bytes are what sockets carried as payload.
 
     ``received`` is the sum over the peers that are known here, ``seconds`` the time spent in training,
-    ``replicas`` the digests of all peers that stated one.
+    ``replicas`` the digests of all peers that stated one. Of the ``usage``, memory is that of the peer here
+    that took most, and energy that of the machine while it trained.
     """
 
     before: Score | None
@@ -33,6 +36,7 @@ class Summary:
     gradient_received: int
     log_bytes: int
     seconds: float
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def identical(self) -> bool:
@@ -58,18 +62,23 @@ class Summary:
         rows.append(("loss", self.before.loss, self.after.loss, "{:.4f}"))
         return [(name, form.format(a), form.format(b)) for name, a, b, form in rows]
 
-    def score_rows(self) -> str:
-        """The scores as rows of a Markdown table."""
-        return "\n".join(f"| {name} | {before} | {after} |" for name, before, after in self.scores())
-
     def save(self, folder: Path) -> None:
         """Write ``result.json``."""
         (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Summary:
-        """Read what :meth:`save` wrote."""
-        content = json.loads((folder / NAME).read_text())
-        for name in ("before", "after"):
-            content[name] = Score(**content[name]) if content[name] else None
-        return cls(**content)
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            LogError: it is not what :meth:`save` writes.
+        """
+        try:
+            content = json.loads((folder / NAME).read_text())
+            for name in ("before", "after"):
+                content[name] = Score(**content[name]) if content[name] else None
+            return cls(**{**content, "usage": Usage(**content.get("usage", {}))})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise LogError(
+                f"{folder / NAME} is not what a run leaves: {error}; delete it to go on without its figures"
+            ) from error

@@ -22,12 +22,14 @@ from shared_seed.integrations.transformers.heads import read_directly
 from shared_seed.integrations.transformers.objective import Reward
 from shared_seed.integrations.transformers.takeover import Takeover
 from shared_seed.launch import NEAR, Place, open_together, settings_at
+from shared_seed.meter import Meter
 from shared_seed.optimizer import Groups
 from shared_seed.outcome import Outcome, Step
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
 from shared_seed.training import Training
+from shared_seed.usage import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,8 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         self._takeover: Takeover | None = None
         self._groups: Groups | None = None
         self._place = Place()
+        self._meter: Meter | None = None
+        self._usage = Usage()
         self._said: set[str] = set()
 
     def on_train_begin(
@@ -104,10 +108,11 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
             self._takeover = Takeover(trainer, session, self.reward, self._finish, self._leave)
             self._takeover.begin(self)
             session.begin()
+            self._meter = Meter()
         except BaseException:
             self._leave()
             raise
-        card.author(trainer, lambda: self.outcome, lambda: self in trainer.callback_handler.callbacks)
+        card.author(trainer, self._ended, lambda: self in trainer.callback_handler.callbacks)
         card.tag(model)
         self._say(without_effect(trainer, model))
 
@@ -138,6 +143,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
             self._go_on_anew(state, **kwargs)
             return
         takeover.note(step)
+        self._measure()
         self._say(notices.of_step(session, step))
         if self.on_step is not None:
             self.on_step(session, step)
@@ -209,6 +215,16 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
     def _finish(self) -> None:
         """Exchange the last bytes and compare digests."""
         self.outcome = self._training()[0].finish()
+        self._measure()
+
+    def _measure(self) -> None:
+        """Read the counters of memory and energy, which wrap around if nobody does."""
+        if self._meter is not None:
+            self._usage = self._meter.read()
+
+    def _ended(self) -> card.Ended | None:
+        """How the last training ended, for its card."""
+        return None if self.outcome is None else card.Ended(self.outcome, self._usage)
 
     def _training(self) -> tuple[Session, Takeover, Groups]:
         if self.session is None or self._takeover is None or self._groups is None:
