@@ -34,6 +34,7 @@ def test_every_benchmark_has_a_test_here() -> None:
         "gpu_bits",
         "import_torch",
         "memory",
+        "merge",
         "noise",
         "plugins",
         "probe_noise",
@@ -59,19 +60,24 @@ def test_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "'{text} it was' terrible/great" in capsys.readouterr().out
 
 
+def save_reviews(folder: Path) -> str:
+    """Rows of two sources, as the real reviews have them."""
+    lines = tiny.save_rows(folder / "plain.csv", 400).read_text().splitlines()
+    table = [
+        lines[0] + ",source",
+        *(f"{line},{('imdb', 'rotten_tomatoes')[i % 2]}" for i, line in enumerate(lines[1:])),
+    ]
+    (folder / "reviews.csv").write_text("\n".join(table) + "\n")
+    return str(folder / "reviews.csv")
+
+
 def test_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import attacks
     from hostility import reviews
     from hostility.behaviour import ATTACKS
     from hostility.game import Scale
 
-    lines = tiny.save_rows(tmp_path / "plain.csv", 400).read_text().splitlines()
-    table = [
-        lines[0] + ",source",
-        *(f"{line},{('imdb', 'rotten_tomatoes')[i % 2]}" for i, line in enumerate(lines[1:])),
-    ]
-    (tmp_path / "reviews.csv").write_text("\n".join(table) + "\n")
-    data = reviews.load(str(tmp_path / "reviews.csv"), test_rows=40)
+    data = reviews.load(save_reviews(tmp_path), test_rows=40)
     scale = Scale(rounds=4, batch=8, seeds=2)
     rows = attacks.measure(data, scale)
     assert len(rows) == len(ATTACKS) * (len(attacks.DEFENCES) - 1) + 2
@@ -108,6 +114,25 @@ def test_attacks_say_what_their_papers_say() -> None:
     assert list(behaviour.sybils(shared)) == [-0.5, -0.5]
     # 50 workers, 24 of them hostile: 2 supporters are needed of 26, so that 24 of 26 may be farther off.
     assert behaviour.most_deviations(50, 24) == pytest.approx(1.426, abs=1e-3)
+
+
+def test_merge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import merge
+    from hostility import reviews
+
+    scale = merge.Scale(together=2, apart=(1, 3), after=2, peers=4, batch=8, rates=(0.01, 0.02), seeds=2)
+    rows = merge.measure(reviews.load(save_reviews(tmp_path), test_rows=40), scale)
+    assert [(row.rate, row.seed, row.apart) for row in rows] == [
+        (rate, seed, apart) for rate in (0.01, 0.02) for seed in (0, 1) for apart in (1, 3)
+    ]
+    for row in rows:
+        assert row.exact, "a union is what one half gets that hears the other's messages"
+        assert set(row.accuracy) == set(row.loss) == set(merge.NAMES)
+        assert row.moved["union"] > 0
+    merge.write(tmp_path / "out", rows, scale)
+    assert len((tmp_path / "out" / "merge.md").read_text().splitlines()) == 2 + 4
+    assert len(json.loads((tmp_path / "out" / "merge.json").read_text())["rows"]) == 8
+    assert "exact: True" in capsys.readouterr().out
 
 
 def test_probe_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

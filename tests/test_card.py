@@ -274,7 +274,7 @@ def test_the_lines_of_python_in_a_card_do_what_it_says(
 def test_the_use_of_a_repository_depends_on_what_it_holds(folder: Path) -> None:
     facts = with_recipe(folder, lora={"rank": 2})
     whole = f"before\n\n{sections.use(facts, 'USER/REPOSITORY', Holds.LOG)}\n\nafter, edited by hand\n"
-    for holds, said in ((Holds.LOG, "hf download me/x"), (Holds.ADAPTER, "'me/x')")):
+    for holds, said in ((Holds.LOG, "shared-seed replay me/x"), (Holds.ADAPTER, "'me/x')")):
         text = sections.put_use(whole, sections.use(facts, "me/x", holds))
         assert said in text
         assert "USER/REPOSITORY" not in text

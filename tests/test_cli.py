@@ -99,7 +99,7 @@ def test_inspect_prints_streams_and_messages(finished: Path, call: Call) -> None
     code, out, _ = call("inspect", finished, "--last", 3)
     assert code == 0
     assert Summary.load(finished).digest in out
-    assert len(re.findall(r"[0-9a-f]{8}/0", out)) == 2 + 3
+    assert len(re.findall(r"[0-9a-f]{8}/0", out)) == 2 + 2 + 3, "streams, whose they are, messages"
     assert "12 rounds, lockstep" in out
 
 
@@ -220,7 +220,9 @@ def test_a_wrong_command_line_shows_usage(call: Call, words: list[str]) -> None:
     assert "Usage" in err
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["join"], ["replay"], ["inspect"], ["key"], ["invite"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["join"], ["replay"], ["inspect"], ["diff"], ["merge"], ["key"], ["invite"]]
+)
 def test_help_has_examples(call: Call, command: list[str]) -> None:
     code, out, _ = call(*command, "--help")
     assert code == 0

@@ -56,7 +56,7 @@ def test_a_push_sends_what_is_listed_and_its_log_replays_to_the_digest(
     for name, content in found.items():
         assert f"{len(content):>13,}  {name}" in out
     assert f"{sum(map(len, found.values())):,}  bytes in 7 files" in out
-    assert b"hf download me/tiny gradients.sslog" in found["README.md"]
+    assert b"shared-seed replay me/tiny -o model" in found["README.md"]
     code, out, err = call("replay", fetched)
     assert code == 0, err
     assert log.read(folder / LOG_NAME).digest[1].hex() in out  # type: ignore[index]
@@ -254,7 +254,7 @@ def test_a_folder_takes_the_same_files_again_and_again(folder: Path, tmp_path: P
         found = contents_of(tmp_path / "published")
         assert set(found) == PUBLIC
         assert not [word for word in private if word.encode() in b"".join(found.values())]
-    assert b"hf download USER/REPOSITORY" in found["README.md"]
+    assert b"shared-seed replay USER/REPOSITORY" in found["README.md"]
     assert call("replay", tmp_path / "published")[0] == 0
     (tmp_path / "published" / LOG_NAME).write_bytes(b"")
     assert call("push", folder, "./published", "--weights")[0] == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,4 +79,12 @@ def run(recipe: Path) -> Path:
 
     terms, folder = recipes.load(recipe), recipe.parent / "run"
     take_part(terms, settings_for(terms, folder, number=0, name="peer 1"), Part(), True, lambda event: None)
+    return folder
+
+
+def finished(home: Path, folder: Path, peers: int = 2) -> Path:
+    """The folder of a run of the recipe in a folder, by local peers, that has ended well."""
+    words = [sys.executable, "-m", "shared_seed", "run", str(home / "tiny.yaml"), "--local", str(peers)]
+    done = subprocess.run([*words, "-o", str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return folder

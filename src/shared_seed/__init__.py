@@ -4,6 +4,8 @@ Plugins, imported when first asked for, so that neither framework has to be ther
 
     from shared_seed import SharedSeedCallback   # transformers.Trainer(callbacks=[SharedSeedCallback()])
     from shared_seed import SharedSeedStrategy   # lightning Trainer(strategy=SharedSeedStrategy())
+
+The weights of a run again, from its log: ``model = shared_seed.from_log("runs/quickstart")``.
 """
 
 from __future__ import annotations
@@ -18,12 +20,21 @@ __version__ = "0.1.0"
 _HOMES = {
     "Settings": "shared_seed.settings",
     "Session": "shared_seed.session",
+    "from_log": "shared_seed.replay",
     "SharedSeedError": "shared_seed.errors",
     "SharedSeedCallback": "shared_seed.integrations.transformers",
     "SharedSeedStrategy": "shared_seed.integrations.lightning",
 }
 
-__all__ = ["Session", "Settings", "SharedSeedCallback", "SharedSeedError", "SharedSeedStrategy", "__version__"]
+__all__ = [
+    "Session",
+    "Settings",
+    "SharedSeedCallback",
+    "SharedSeedError",
+    "SharedSeedStrategy",
+    "__version__",
+    "from_log",
+]
 
 
 # Where torch's own loading of extensions is off; otherwise it has been called already, and does nothing.

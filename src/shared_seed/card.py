@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from shared_seed import packages, sections
 from shared_seed.errors import CardError
+from shared_seed.files import replacing
 from shared_seed.markdown import plain
 from shared_seed.recipe import Recipe
 from shared_seed.run_facts import RunFacts
@@ -56,7 +57,8 @@ def write(folder: Path, target: Path | None = None) -> RunFacts:
     path = target or folder / NAME
     content = make(facts)
     try:
-        path.write_text(content, encoding="utf-8")
+        with replacing(path) as new:
+            new.write_text(content, encoding="utf-8")
     except OSError as error:
         raise CardError(f"cannot write the card {path}: {error.strerror}; choose another place with -o") from error
     return facts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import signal
 import sys
@@ -15,13 +14,22 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from shared_seed import cli_audit, cli_hub, cli_keys, cli_relay, codec, local, log, progress
+from shared_seed import (
+    cli_audit,
+    cli_compare,
+    cli_hub,
+    cli_inspect,
+    cli_keys,
+    cli_relay,
+    cli_replay,
+    local,
+    progress,
+)
 from shared_seed import recipe as recipes
 from shared_seed.admission import Invite
-from shared_seed.errors import LogError, RecipeError, SharedSeedError
+from shared_seed.errors import RecipeError, SharedSeedError, UnreachableError
 from shared_seed.folder import LOG_NAME
 from shared_seed.recipe import Recipe
 from shared_seed.settings import Settings
@@ -96,7 +104,10 @@ def run(
     if admit or keys:
         terms = terms.admitting(admit, keys or ())
     where = folder or _new_folder(recipe.stem)
-    if peers > 1:
+    earlier = _finished(where, peers, terms) if style is Style.AUTO and not listen and not via else None
+    if earlier is not None:
+        summary = earlier
+    elif peers > 1:
         options = [*(["--quick"] if quick else []), *(["--data", data] if data else [])]
         options += cli_keys.options(admit, keys)
         summary = local.run_peers(recipe, terms, peers, where, options)
@@ -146,7 +157,14 @@ def join(
     importlib.import_module("shared_seed.integrations.transformers.models")
     data_module.preload()
     key, guest = authors.guest(Settings(invite=invite))
-    manifest, _ = fetch_manifest(address, key, guest, 300.0 if style is Style.JSON else 30.0)
+    try:
+        manifest, _ = fetch_manifest(address, key, guest, 300.0 if style is Style.JSON else 30.0)
+    except UnreachableError:
+        earlier = _finished(folder, 1) if folder is not None and style is Style.AUTO else None
+        if folder is None or earlier is None:
+            raise
+        _show(earlier, folder)
+        return
     if manifest.recipe is None:
         raise RecipeError(
             f"the run at {address} has no recipe; join it from your own script with "
@@ -161,81 +179,11 @@ def join(
         _show(summary, where)
 
 
-@app.command()
-def replay(
-    path: Annotated[Path, typer.Argument(metavar="LOG", help="A gradient log, or a run folder with one.")],
-    base: Annotated[str | None, typer.Option(help="The base model, if not where the log says.")] = None,
-    folder: Annotated[Path | None, typer.Option("--out", "-o", help="Save the model there.")] = None,
-    unfinished: Annotated[bool, typer.Option("--unfinished", help="Accept a log without an end.")] = False,
-) -> None:
-    """Rebuild the weights from base model and log, and check their digest.
-
-    Examples:
-    `shared-seed replay runs/quickstart`
-
-    `shared-seed replay gradients.sslog -o model`
-    """
-    from shared_seed import replay as replays
-
-    if folder is not None and folder.exists() and any(folder.iterdir()):
-        raise RecipeError(f"{folder} is there already and not empty; choose another folder")
-    contents = log.read(_log_in(path))
-    if not contents.finished and not unfinished:
-        raise LogError(
-            f"{_log_in(path)} does not end with the digest that a finished run states: it was cut off, or the run "
-            f"did not finish; its {len(contents.messages)} whole messages can be replayed with "
-            "--unfinished, as far as signatures prove them"
-        )
-    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TextColumn("messages"))
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task("replay", total=None)
-        total = len(contents.messages)
-        result = replays.replay(contents, base, lambda done: bar.update(task, completed=done, total=total))
-    out.print(f"digest    {result.digest}", soft_wrap=True)
-    if contents.finished and contents.digest is not None:
-        stated = contents.digest[1].hex()
-        if stated != result.digest:
-            raise LogError(f"the log states digest {stated}; the replayed weights have {result.digest}")
-        out.print("identical to the digest that the run stated at its end")
-    if folder is not None:
-        result.model.save_pretrained(folder)
-        result.tokenizer.save_pretrained(folder)
-        out.print(f"saved to  {folder}")
-
-
-@app.command()
-def inspect(
-    path: Annotated[Path, typer.Argument(metavar="LOG", help="A gradient log, or a run folder with one.")],
-    last: Annotated[int, typer.Option(help="Also show this many of the last messages.", min=0)] = 10,
-) -> None:
-    """Print what a gradient log holds.
-
-    Example: `shared-seed inspect runs/quickstart --last 20`
-    """
-    where = _log_in(path)
-    contents = log.read(where)
-    manifest, messages = contents.manifest, contents.messages
-    trained = sum(math.prod(t.shape) for t in manifest.tensors)
-    out.print(f"log       {where} ({contents.size:,} bytes{f', {contents.torn} torn' if contents.torn else ''})")
-    out.print(f"run       {manifest.run}")
-    out.print(f"model     {manifest.model}: {trained:,} parameters in {len(manifest.tensors)} tensors")
-    mode = "lockstep" if manifest.lockstep else "free-running"
-    out.print(f"terms     epsilon {manifest.epsilon:g}, {manifest.rounds} rounds, {mode}")
-    if contents.digest is not None:
-        out.print(f"digest    {contents.digest[1].hex()} after {contents.digest[0]} messages", soft_wrap=True)
-    table = Table("stream", "messages", "gradients", "rounds", "abstained", title="streams", title_justify="left")
-    for stream in dict.fromkeys(m.stream for m in messages):
-        own = [m for m in messages if m.stream == stream]
-        codes = b"".join(m.codes for m in own)
-        rounds = f"{min(m.round for m in own)} to {max(m.round for m in own)}"
-        abstained = sum(map(codec.is_abstention, codes))
-        table.add_row(str(stream), f"{len(own):,}", f"{len(codes):,}", rounds, str(abstained))
-    out.print(table)
-    if last and messages:
-        _show_messages(contents, last)
-
-
-for command in (
+COMMANDS: tuple[Callable[..., None], ...] = (
+    cli_replay.replay,
+    cli_inspect.inspect,
+    cli_compare.diff,
+    cli_compare.merge,
     cli_hub.card,
     cli_hub.push,
     cli_relay.relay,
@@ -243,22 +191,9 @@ for command in (
     cli_keys.invite,
     cli_keys.ban,
     cli_keys.unban,
-):
+)
+for command in COMMANDS:
     app.command()(command)
-
-
-def _show_messages(contents: log.Contents, last: int) -> None:
-    table = Table(
-        "round", "stream", "number", "learning rate", "gradients", title="last messages", title_justify="left"
-    )
-    for m in contents.messages[-last:]:
-        gradients = " ".join(f"{codec.decode(c, contents.manifest.scale_exponent):+g}" for c in m.codes)
-        table.add_row(str(m.round), str(m.stream), str(m.number), f"{m.learning_rate:g}", gradients)
-    out.print(table)
-
-
-def _log_in(path: Path) -> Path:
-    return path / LOG_NAME if path.is_dir() else path
 
 
 def _new_folder(stem: str) -> Path:
@@ -269,6 +204,20 @@ def _new_folder(stem: str) -> Path:
         number += 1
         folder = base.with_name(f"{stem}-{number}")
     return folder
+
+
+def _finished(folder: Path, peers: int, terms: Recipe | None = None) -> Summary | None:
+    """What the run of so many local peers in a folder came to, and says so, if it has ended, with these terms."""
+    folders = [folder, *(folder / "peers" / str(number) for number in range(2, peers + 1))]
+    if not all((each / LOG_NAME).exists() for each in folders):
+        return None
+    from shared_seed.run import complete, finished
+
+    summaries = [finished(each, terms) for each in folders]
+    if summaries[0] is None or None in summaries:
+        return None
+    out.print(f"finished  {folder} holds a run that has ended; this is what it came to", soft_wrap=True)
+    return complete(folder, summaries[0])
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -31,7 +31,7 @@ class Job:
     @property
     def carried(self) -> dict[str, Any]:
         """The recipe as the manifest carries it."""
-        return self.recipe.model_dump(mode="json", exclude={"quick"})
+        return carried(self.recipe)
 
     @property
     def assigned(self) -> AssignedBatches | None:
@@ -52,6 +52,11 @@ class Job:
     def data_seed(self) -> int:
         """Each peer goes through its data in its own order."""
         return self.recipe.training.seed + 1000 * (1 + (self.settings.number or 0))
+
+
+def carried(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as the manifest carries it."""
+    return recipe.model_dump(mode="json", exclude={"quick"})
 
 
 def fit(job: Job) -> Outcome:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from shared_seed.files import replacing
+
 
 def loss_curve(path: Path, rounds: Sequence[int], losses: Sequence[float], title: str) -> None:
     """Write a PNG: the loss of every round, pale, and its running mean.
@@ -31,4 +33,5 @@ def loss_curve(path: Path, rounds: Sequence[int], losses: Sequence[float], title
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=120)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared_seed import card, log, packages, sections
+from shared_seed import card, log, metrics, packages, sections
 from shared_seed.errors import CardError, HubError, LogError, RecipeError
 from shared_seed.folder import LOG_NAME
 from shared_seed.manifest import Manifest
@@ -18,7 +18,7 @@ from shared_seed.summary import NAME as SUMMARY_NAME
 MANIFEST_NAME = "manifest.json"
 RECIPE_NAME = "recipe.yaml"
 
-COPIED = ("metrics.jsonl", "scores.jsonl", SUMMARY_NAME, CURVE_NAME, "report.html")
+COPIED = (metrics.NAME, "scores.jsonl", SUMMARY_NAME, CURVE_NAME, "report.html")
 """What goes as it lies in the folder, if it does."""
 
 NOT_PUBLISHED = ("README.md", ".gitattributes")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shared_seed import card, clock, data, identity, plot
+from shared_seed import card, clock, data, identity, log, metrics, plot
+from shared_seed import recipe as recipes
 from shared_seed.classification import Classification
-from shared_seed.errors import RecipeError
-from shared_seed.folder import LOG_NAME
-from shared_seed.job import Job, fit
+from shared_seed.errors import LogError, RecipeError
+from shared_seed.folder import LOG_NAME, logged, noted_stream
+from shared_seed.job import Job, carried, fit
 from shared_seed.meter import Meter
 from shared_seed.outcome import Outcome, Step
 from shared_seed.progress import Sink
@@ -25,9 +25,6 @@ from shared_seed.summary import Summary
 from shared_seed.swarm.address import parse
 from shared_seed.swarm.zmq import check_free
 from shared_seed.usage import Usage
-
-METRICS_NAME = "metrics.jsonl"
-"""In a run folder: one line of JSON a round."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,8 @@ def settings_for(recipe: Recipe, folder: Path, **changes: Any) -> Settings:
 def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: Sink) -> Summary:
     """Train as one peer and leave log, metrics, plot, card and result in ``settings.folder``.
 
+    A run that has been interrupted goes on; one that has ended keeps its result.
+
     Args:
         recipe: what to train.
         settings: of this peer; with a folder.
@@ -75,6 +74,10 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     folder = settings.folder
     assert folder is not None
     _check_part(recipe, part)
+    earlier = finished(folder, recipe)
+    if earlier is not None and settings.alone:
+        tell_status(sink, "finished already")
+        return complete(folder, earlier)
     if settings.listen is not None:
         check_free(settings.listen)
     # Imported late: transformers takes seconds, and wrong recipes should not wait for it.
@@ -102,11 +105,41 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     before = score("before")
     if not settings.alone:
         tell_status(sink, f"waiting for peers; join with: shared-seed join {meeting_place(settings)}")
-    recorder = _Recorder(folder / METRICS_NAME, sink)
+    recorder = _Recorder(folder, sink)
     outcome = fit(Job(recipe, settings, model, task, task.encode(examples), recorder.record))
+    recorder.finish()
     seconds, usage = recorder.taken()
+    if earlier is not None and earlier.digest == outcome.digest and not recorder.steps:
+        return complete(folder, earlier)  # It knows what the run took; this process has done nothing.
     summary = _summary(outcome, settings, (before, score("after")), seconds, usage)
-    _leave_behind(folder, recipe, summary)
+    summary.save(folder)
+    _plot_and_card(folder, recipe)
+    return summary
+
+
+def finished(folder: Path, recipe: Recipe | None = None) -> Summary | None:
+    """What the run in a folder came to, if it has ended, with this recipe if one is given.
+
+    Raises:
+        LogError: there is a log, but it cannot be read.
+    """
+    contents = logged(folder)
+    if contents is None or not contents.finished or contents.digest is None:
+        return None
+    if recipe is not None and contents.manifest.recipe != carried(recipe):
+        return None
+    try:
+        summary = Summary.load(folder)
+    except (OSError, LogError):
+        return None  # A crash came before it.
+    return summary if summary.digest == contents.digest[1].hex() else None
+
+
+def complete(folder: Path, summary: Summary) -> Summary:
+    """Draw and write what a crash has kept a finished run from leaving behind; gives the summary."""
+    if not ((folder / card.NAME).exists() and (folder / CURVE_NAME).exists()):
+        terms = log.read(folder / LOG_NAME).manifest.recipe
+        _plot_and_card(folder, recipes.parse(terms, "the recipe in the log"))
     return summary
 
 
@@ -142,14 +175,18 @@ def _examples(recipe: Recipe, part: Part) -> tuple[list[data.Example], list[data
 class _Recorder:
     """Writes each step to the metrics file and tells it."""
 
-    def __init__(self, path: Path, sink: Sink) -> None:
-        self._path = path
+    def __init__(self, folder: Path, sink: Sink) -> None:
+        self.steps = 0
+        self._folder = folder
         self._sink = sink
         self._began = clock.now()
         self._meter = Meter()
         self._told: set[str] = set()
 
     def record(self, session: Session, step: Step) -> None:
+        if not self.steps:
+            self._mend(step.round)
+        self.steps += 1
         traffic = session.traffic
         line = {
             "round": step.round,
@@ -163,8 +200,7 @@ class _Recorder:
             "received": traffic.received,
             "seconds": round(clock.now() - self._began, 3),
         }
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        metrics.append(self._folder, line)
         self._meter.read()
         for fault in session.faults:
             if fault not in self._told:
@@ -176,12 +212,14 @@ class _Recorder:
         """Seconds since the beginning, and what they took."""
         return clock.now() - self._began, self._meter.read()
 
+    def finish(self) -> None:
+        """Put in what an earlier process has published and had no time to write down."""
+        self._mend(None)
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rounds that a folder's metrics tell of; an unfinished last line is left out."""
-    path = folder / METRICS_NAME
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    def _mend(self, until: int | None) -> None:
+        contents, noted = log.read(self._folder / LOG_NAME), noted_stream(self._folder)
+        own = [m for m in contents.messages if noted and m.stream.peer == noted[0].peer]
+        metrics.mend(self._folder, own, contents.manifest.scale_exponent, until)
 
 
 def _summary(
@@ -210,10 +248,9 @@ def _summary(
     )
 
 
-def _leave_behind(folder: Path, recipe: Recipe, summary: Summary) -> None:
-    summary.save(folder)
-    metrics = read_metrics(folder)
-    if metrics:
+def _plot_and_card(folder: Path, recipe: Recipe) -> None:
+    lines = [line for line in metrics.read(folder) if line["loss"] is not None]
+    if lines:
         title = recipe.title or recipe.model
-        plot.loss_curve(folder / CURVE_NAME, [m["round"] for m in metrics], [m["loss"] for m in metrics], title)
+        plot.loss_curve(folder / CURVE_NAME, [m["round"] for m in lines], [m["loss"] for m in lines], title)
     card.write(folder)

@@ -169,11 +169,7 @@ def _packaged(recipe: Recipe) -> list[str]:
 
 
 def _replay(repository: str) -> str:
-    return (
-        "pip install 'shared-seed[recipes]'\n"
-        f"hf download {repository} {LOG_NAME} --local-dir run\n"
-        "shared-seed replay run -o model"
-    )
+    return f"pip install 'shared-seed[recipes]'\nshared-seed replay {repository} -o model"
 
 
 def kind(recipe: Recipe) -> str:
@@ -209,7 +205,8 @@ def _check(facts: RunFacts, repository: str) -> str:
         )
     return (
         f"{stated}:\n\n{block(_replay(repository).replace(' -o model', ''), 'sh')}\n\n"
-        "`shared-seed audit run` then measures some of the gradients again, to see whether peers told the truth."
+        "`shared-seed audit` with a copy of the log measures some gradients again, to see whether peers told "
+        "the truth."
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from shared_seed.errors import LogError
+from shared_seed.files import replacing
 from shared_seed.score import Score
 from shared_seed.usage import Usage
 
@@ -64,7 +65,8 @@ class Summary:
 
     def save(self, folder: Path) -> None:
         """Write ``result.json``."""
-        (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        with replacing(folder / NAME) as new:
+            new.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Summary:
