@@ -29,6 +29,7 @@ def test_every_benchmark_has_a_test_here() -> None:
         "audit",
         "catchup",
         "decay_noise",
+        "dry_run",
         "faults",
         "fuzz",
         "gpu_bits",
@@ -284,6 +285,15 @@ def test_decay_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert of_loss > 0
     assert of_decay > 0
     assert "rms over 3 directions" in capsys.readouterr().out
+
+
+def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import dry_run
+
+    dry_run.main([str(tiny.recipe(tmp_path)), "training.batch_size=4"])
+    said = capsys.readouterr().out.splitlines()
+    assert 0.5 < float(said[0].rsplit(":", 1)[1]) < 2
+    assert float(said[1].rsplit(":", 1)[1]) > 0
 
 
 def test_upstream_transformers_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,12 @@ import models
 import tiny
 import trainers
 from documents import PAGES, ROOT, Block
+from hub_client import TOKENS
+from hub_server import HubServer
 from shared_seed import cli
 from shared_seed.swarm.zmq import free_ports
 
-SETS_UP = ("make", ".", "cd")
+SETS_UP = ("make", ".", "cd", "pip", "hf")
 """First words of lines that set a machine up: CI does so before any test."""
 
 SHELL = sorted({block.page for block in documents.of("sh")})
@@ -61,8 +63,8 @@ def words(command: str) -> list[str]:
 class Shell:
     """Runs the commands of one page in order; those that wait for others run beside the next."""
 
-    def __init__(self, folder: Path, commands: list[str]) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, commands: list[str], environment: dict[str, str]) -> None:
+        self._place: dict[str, Any] = {"cwd": folder, "env": os.environ | environment}
         self._joins = sum(" join " in command for command in commands)
         self._beside: list[subprocess.Popen[bytes]] = []
         self._port = str(free_ports())
@@ -72,10 +74,10 @@ class Shell:
         if " --listen" in command and "--start-with" not in command:
             command += f" --start-with {1 + self._joins}"  # The run must not be over before the others come.
         if " --listen" in command or " join " in command:
-            self._beside.append(subprocess.Popen(words(command), cwd=self._folder))
+            self._beside.append(subprocess.Popen(words(command), **self._place))
             return
         self.finish()
-        subprocess.run(words(command), cwd=self._folder, check=True, timeout=200)
+        subprocess.run(words(command), **self._place, check=True, timeout=200)
 
     def finish(self) -> None:
         assert [process.wait(timeout=250) for process in self._beside] == [0] * len(self._beside)
@@ -95,12 +97,21 @@ def beside() -> Iterator[list[Shell]]:
         shell.kill()
 
 
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What makes a local server stand in for the Hub, for a user called me."""
+    with HubServer(tmp_path / "served", TOKENS) as server:
+        yield server.environment("hf_me", tmp_path / "cache")
+
+
 @pytest.mark.parametrize("page", SHELL)
-def test_the_commands_of_a_page_run(home: Path, tmp_path: Path, page: str, beside: list[Shell]) -> None:
+def test_the_commands_of_a_page_run(
+    home: Path, tmp_path: Path, page: str, beside: list[Shell], hub: dict[str, str]
+) -> None:
     texts = [block.text for block in documents.of("sh") if block.page == page]
     commands = [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
     ours = [line for line in commands if line.split()[0] not in SETS_UP]
-    shell = Shell(shutil.copytree(home, tmp_path / "home"), ours)
+    shell = Shell(shutil.copytree(home, tmp_path / "home"), ours, hub)
     beside.append(shell)
     for line in ours:
         shell.run(line)
@@ -111,8 +122,8 @@ def test_the_commands_of_a_page_run(home: Path, tmp_path: Path, page: str, besid
 
 
 @pytest.mark.parametrize("block", documents.of("python"), ids=str)
-def test_python_runs(home: Path, monkeypatch: pytest.MonkeyPatch, block: Block) -> None:
-    monkeypatch.chdir(home)
+def test_python_runs(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: Block) -> None:
+    monkeypatch.chdir(shutil.copytree(home, tmp_path / "home"))
     exec(compile(block.text, str(block), "exec"), {})
 
 
@@ -173,7 +184,7 @@ def test_commands_and_files_that_a_page_names_are_there(page: Path) -> None:
         options = {option for parameter in known.commands[name].params for option in parameter.opts}
         for option in re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", rest):
             assert option in options, f"{page.name}: shared-seed {name} has no option {option}"
-    files = r"`(?:python )?((?:benchmarks|src|tests|docs|recipes|examples)/[\w./-]+\.\w+)"
+    files = r"`(?:python )?((?:benchmarks|src|tests|docs|recipes|examples)/[a-z0-9_./-]+\.\w+)"
     for path in re.findall(files, page.read_text()):
         assert (ROOT / path).exists(), f"{page.name} names {path}"
 

@@ -24,6 +24,7 @@ ONLY_IN = {
     "transformers": ("shared_seed.integrations.transformers",),
     "peft": ("shared_seed.integrations.transformers",),
     "datasets": ("shared_seed.data",),
+    "pyarrow": ("shared_seed.peek",),
     "huggingface_hub": ("shared_seed.card", "shared_seed.hub", "shared_seed.sources"),
     "triton": ("shared_seed.noise.gpu",),
     "numba": ("shared_seed.noise", "shared_seed.lookup", "shared_seed.storage"),

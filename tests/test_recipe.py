@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from shared_seed import recipe
+from shared_seed.collection import Request
 from shared_seed.errors import RecipeError
 from shared_seed.identity import Key
 from shared_seed.manifest import Admission
@@ -17,7 +18,7 @@ from shared_seed.recipe import Recipe, TrainerName
 from shared_seed.run import settings_for
 
 KEY = Key(b"\x01" * 32).public.hex()
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 GOOD: dict[str, Any] = {
     "model": "some/model",
@@ -196,6 +197,34 @@ def test_weights_in_bfloat16_compute_in_bfloat16() -> None:
     assert "weights: bf16 cannot compute in fp32; expected training.precision: bf16" in refusal(content)
 
 
+def test_4_bit_weights_are_for_adapters() -> None:
+    content = changed("weights", "4bit")
+    assert recipe.parse(content, "here").weights == "4bit"
+    del content["lora"]
+    assert "weights: 4bit cannot be trained; expected a 'lora' section" in refusal(content)
+    content |= {"lora": {}, "training": GOOD["training"] | {"precision": "fp32"}}
+    assert "weights: 4bit cannot compute in fp32" in refusal(content)
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "merged"),
+    [
+        ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"a": {"b": 3, "c": 2}}),
+        ({"a": {"b": 1}}, {"a": [1]}, {"a": [1]}),
+        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
+        ({"a": 1}, {"a": {"b": 2}}, {"a": {"b": 2}}),
+        ({"a": 1, "b": 2}, {"a": None, "c": None}, {"b": 2}),
+        ({"a": {0: "x", "1": "y"}}, {"a": {"0": "z"}}, {"a": {"0": "z", "1": "y"}}),
+        ({}, {"quick": {"lora": None}}, {"quick": {"lora": None}}),
+    ],
+)
+def test_mappings_merge_and_null_takes_out(base: Any, changes: Any, merged: Any) -> None:
+    before = copy.deepcopy(base)
+    assert recipe.merged(base, changes) == merged
+    assert base == before
+
+
 @pytest.mark.parametrize("epsilon", [0.001, 0.3, 0, -0.5, 2, 2.0**-21, float("nan"), float("inf")])
 def test_only_a_power_of_two_is_a_step(epsilon: float) -> None:
     assert "training.epsilon" in refusal(changed("training.epsilon", epsilon))
@@ -297,7 +326,7 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_in_the_repository_loads(path: Path) -> None:
-    loaded = recipe.load(path)
+    loaded = Request(str(path)).find().recipe
     assert isinstance(loaded, Recipe)
     assert loaded.title
     if loaded.quick:

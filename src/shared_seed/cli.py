@@ -19,11 +19,15 @@ from rich.table import Table
 from shared_seed import (
     cli_audit,
     cli_compare,
+    cli_estimate,
     cli_hub,
+    cli_init,
     cli_inspect,
     cli_keys,
+    cli_recipes,
     cli_relay,
     cli_replay,
+    collection,
     local,
     progress,
 )
@@ -74,7 +78,10 @@ ProgressStyle = Annotated[Style, typer.Option("--progress", help="auto, or json 
 
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A recipe's YAML file.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or MODEL/TASK or MODEL/TASK/METHOD.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Other values, as training.steps=500.")
+    ] = None,
     listen: Listen = None,
     peers: Annotated[int, typer.Option("--local", help="Run this many peers on this machine.", min=1)] = 1,
     start_with: Annotated[int | None, typer.Option(help="Begin when this many peers are ready.", min=1)] = None,
@@ -90,27 +97,33 @@ def run(
     folder: Out = None,
     name: Name = "peer 1",
     number: Number = 0,
+    dry: cli_estimate.Dry = False,
     style: ProgressStyle = Style.AUTO,
 ) -> None:
-    """Start a run from a recipe.
+    """Start a run from a recipe; `shared-seed recipes` lists those that there are.
 
     Examples:
     `shared-seed run recipes/quickstart.yaml --local 3`
 
     `shared-seed run recipes/quickstart.yaml --listen tcp://0.0.0.0:5555 --start-with 2`
+
+    `shared-seed run llama-3.1-8b/boolq/lora-4bit training.steps=500 --dry-run`
     """
-    terms = recipes.load(recipe)
-    terms = terms.quickened() if quick else terms
+    request = collection.Request(recipe, tuple(overrides or ()), quick)
+    found = request.find()
+    terms = found.recipe
     if admit or keys:
         terms = terms.admitting(admit, keys or ())
-    where = folder or _new_folder(recipe.stem)
+    if dry:
+        cli_estimate.show(out, terms, found.facts, max(peers, start_with or terms.swarm.peers))
+        return
+    where = folder or _new_folder(found.name)
     earlier = _finished(where, peers, terms) if style is Style.AUTO and not listen and not via else None
     if earlier is not None:
         summary = earlier
     elif peers > 1:
-        options = [*(["--quick"] if quick else []), *(["--data", data] if data else [])]
-        options += cli_keys.options(admit, keys)
-        summary = local.run_peers(recipe, terms, peers, where, options)
+        options = [*(["--data", data] if data else []), *cli_keys.options(admit, keys)]
+        summary = local.run_peers(request, terms, peers, where, options)
     else:
         changes: dict[str, Any] = {"listen": listen, "name": name, "number": number, "via": tuple(via or ())}
         if start_with:
@@ -186,6 +199,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     cli_compare.merge,
     cli_hub.card,
     cli_hub.push,
+    cli_recipes.recipes,
+    cli_init.init,
     cli_relay.relay,
     cli_keys.key,
     cli_keys.invite,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shared_seed import card
+from shared_seed.collection import Request
 from shared_seed.errors import SharedSeedError
 from shared_seed.progress import Display, Event
 from shared_seed.recipe import Recipe
@@ -33,11 +34,11 @@ class _Peer:
     pump: threading.Thread = field(default_factory=threading.Thread)
 
 
-def run_peers(recipe: Path, terms: Recipe, peers: int, folder: Path, options: Sequence[str]) -> Summary:
+def run_peers(request: Request, terms: Recipe, peers: int, folder: Path, options: Sequence[str]) -> Summary:
     """Run a recipe with ``peers`` processes, each with its shard of the data where the run does not assign rows.
 
     Args:
-        recipe: the recipe's file.
+        request: the recipe as it is asked for.
         terms: what it says.
         peers: how many; the first listens, the others join it.
         folder: the first peer's run folder; the others get ``peers/2`` and so on inside it.
@@ -48,10 +49,20 @@ def run_peers(recipe: Path, terms: Recipe, peers: int, folder: Path, options: Se
     """
     address = f"tcp://127.0.0.1:{free_ports()}"
     events: queue.SimpleQueue[tuple[_Peer, Event | None]] = queue.SimpleQueue()
-    first = ["run", str(recipe), "--listen", address, "--start-with", str(peers), "-o", str(folder), *options]
+    first = [
+        "run",
+        *request.options(),
+        "--listen",
+        address,
+        "--start-with",
+        str(peers),
+        "-o",
+        str(folder),
+        *options,
+    ]
     started: list[_Peer] = []
     try:
-        with Display(terms.title or recipe.stem) as display:
+        with Display(terms.title or request.reference) as display:
             for number in range(peers):
                 where = folder if number == 0 else folder / "peers" / str(number + 1)
                 words = first if number == 0 else ["join", address, "-o", str(where)]

@@ -136,9 +136,10 @@ class Recipe(_Section):
     model: str = Field(
         min_length=1, description="Hub name, local folder, or package:NAME for one in a Python package"
     )
-    weights: Literal["fp32", "bf16"] = Field(
+    weights: Literal["fp32", "bf16", "4bit"] = Field(
         default="fp32",
-        description="how the model is loaded: trained bf16 weights take 4 bytes with their low bits",
+        description="how the model is loaded: trained bf16 weights take 4 bytes with their low bits; "
+        "4bit is for LoRA",
     )
     dataset: str = Field(min_length=1, description="Hub name, local CSV, JSONL or Parquet, or package:NAME/FILE")
     licence: str = Field(default="", description="of the base model, for the card, as the Hub spells it")
@@ -156,8 +157,14 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _bf16_weights_compute_in_bf16(self) -> Recipe:
-        if self.weights == "bf16" and self.training.precision == "fp32":
-            raise ValueError("weights: bf16 cannot compute in fp32; expected training.precision: bf16")
+        if self.weights != "fp32" and self.training.precision == "fp32":
+            raise ValueError(f"weights: {self.weights} cannot compute in fp32; expected training.precision: bf16")
+        return self
+
+    @model_validator(mode="after")
+    def _four_bits_are_for_adapters(self) -> Recipe:
+        if self.weights == "4bit" and self.lora is None:
+            raise ValueError("weights: 4bit cannot be trained; expected a 'lora' section, such as lora: {rank: 8}")
         return self
 
     def admitting(self, mode: str | None, keys: Sequence[str]) -> Recipe:
@@ -169,7 +176,15 @@ class Recipe(_Section):
         changes: dict[str, Any] = {"admission": mode} if mode else {}
         if keys or mode == "open":
             changes["keys"] = list(keys)
-        return parse(_merged(self.model_dump(mode="json"), {"swarm": changes}), "who is admitted")
+        return self.changed({"swarm": changes}, "who is admitted")
+
+    def changed(self, changes: dict[str, Any], source: str) -> Recipe:
+        """The recipe with other values; see :func:`merged`.
+
+        Raises:
+            RecipeError: it is none with them; begins with ``source``.
+        """
+        return parse(merged(self.model_dump(mode="json"), changes), source)
 
     def quickened(self) -> Recipe:
         """The recipe with its ``quick`` section put in place.
@@ -180,14 +195,23 @@ class Recipe(_Section):
         if not self.quick:
             raise RecipeError("this recipe has no 'quick' section; run it without --quick")
         whole = self.model_dump(mode="json", exclude={"quick"})
-        return parse(_merged(whole, self.quick), "the quick section")
+        return parse(merged(whole, self.quick), "the quick section")
 
 
 def load(path: Path) -> Recipe:
-    """Read a recipe.
+    """Read a recipe that is whole by itself; :mod:`shared_seed.collection` puts together those that are not.
 
     Raises:
         RecipeError: no such file, not YAML, or not a recipe; says where and what was expected.
+    """
+    return parse(read(path), str(path))
+
+
+def read(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        RecipeError: no such file, or not YAML.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -195,11 +219,19 @@ def load(path: Path) -> Recipe:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"the recipe {path} is not UTF-8 text") from error
+    return parse_yaml(text, f"the recipe {path}")
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """What a text says as YAML.
+
+    Raises:
+        RecipeError: it is not YAML; begins with ``source``.
+    """
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"the recipe {path} is not YAML: {error}") from error
-    return parse(content, str(path))
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise RecipeError(f"{source} is not YAML: {error}") from error
 
 
 def parse(content: object, source: str) -> Recipe:
@@ -239,9 +271,23 @@ def _fields(parents: list[str]) -> dict[str, Any]:
     return dict(section.model_fields)
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    out = dict(base)
+def merged(base: dict[str, Any], changes: dict[str, Any], erase: bool = True) -> dict[str, Any]:
+    """A mapping with changes: sections in both are merged, other values replaced, and null takes a key out.
+
+    Keys become text, so that a label ``0`` is the same as ``"0"``. Null stays in ``quick``, for later.
+
+    Args:
+        base: what is changed; left as it is.
+        changes: likewise.
+        erase: whether null takes out; otherwise it is kept, for a later merge.
+    """
+    out = {str(key): value for key, value in base.items()}
     for key, value in changes.items():
-        before = out.get(key)
-        out[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+        name, before = str(key), out.get(str(key))
+        if isinstance(value, dict):
+            out[name] = merged(before if isinstance(before, dict) else {}, value, erase and name != "quick")
+        elif value is None and erase:
+            out.pop(name, None)
+        else:
+            out[name] = value
     return out

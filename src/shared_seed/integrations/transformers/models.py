@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,48 +74,117 @@ def _convert(source: Path, target: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""What recipes call them."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "4bit": torch.bfloat16}
+"""What recipes call them; with 4bit, the dtype of what is not a matrix, and of products."""
 
 
-def load(reference: str, lora: Lora | None = None, seed: int = 0, weights: str = "fp32") -> tuple[Any, Any]:
+def load(
+    reference: str, lora: Lora | None = None, seed: int = 0, weights: str = "fp32", offline: bool = False
+) -> tuple[Any, Any]:
     """A causal language model and its tokenizer.
 
     Args:
         reference: Hub name, local folder or ``package:NAME``.
         lora: adapter to train instead; its first values depend on ``seed`` alone.
         seed: for the adapter.
-        weights: fp32 or bf16; an adapter is in float32 either way.
+        weights: fp32, bf16 or 4bit; an adapter is in float32 in any case.
+        offline: take what is on this machine, and download nothing.
 
     Raises:
-        ModelError: the model cannot be loaded, or has no layer that the adapter names.
+        ModelError: the model cannot be loaded, or has no layer that the adapter names, or what quantises it is not
+            installed.
         DataError: a package reference leads nowhere.
     """
     where = local_copy(reference)
+    options = {**_dtype(weights), "local_files_only": offline}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where)
-        model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=DTYPES[weights])
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, local_files_only=offline)
+        model = transformers.AutoModelForCausalLM.from_pretrained(where, **options)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"cannot load model {reference!r}; expected a Hub name or a folder: {reason}") from error
+    if weights == "4bit":
+        _keep_layout(model)
     if lora is not None:
         model = with_lora(model, lora, seed)
     return model, tokenizer
 
 
+def _dtype(weights: str) -> dict[str, Any]:
+    """What ``from_pretrained`` is told of weights."""
+    options: dict[str, Any] = {"dtype": DTYPES[weights]}
+    if weights == "4bit":
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ModelError(
+                "weights: 4bit needs the package bitsandbytes, and it is not installed; "
+                "pip install 'shared-seed[4bit]', or set weights: bf16"
+            )
+        # No double quantisation: its mean depends on the order of a sum, and so on the device.
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=DTYPES[weights]
+        )
+        options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
+    return options
+
+
+def _keep_layout(model: nn.Module) -> None:
+    """Keep quantised weights as they are on every device.
+
+    With AVX-512, bitsandbytes 0.50 packs them anew for a CPU at the first evaluation, and scales do not come back
+    from that as they were: their digest would depend on the machine and on what was done before.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def config(reference: str) -> Any:
+    """A model's configuration, if it is on this machine.
+
+    Raises:
+        ModelError: it is not.
+        DataError: a package reference leads nowhere.
+    """
+    try:
+        return transformers.AutoConfig.from_pretrained(local_copy(reference), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {reference!r} is not on this machine: {str(error).splitlines()[0]}") from error
+
+
+def skeleton(config: Any, lora: Lora | None = None) -> Any:
+    """A model without values, on the meta device, with an adapter if asked for.
+
+    Args:
+        config: a transformers configuration, or a mapping with ``model_type`` and what else makes one.
+        lora: as in :func:`load`.
+
+    Raises:
+        ModelError: no layer has a name that the adapter asks for.
+    """
+    if isinstance(config, Mapping):
+        config = transformers.AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        return model if lora is None else _wrapped(model, lora)
+
+
 def with_lora(model: Any, lora: Lora, seed: int) -> Any:
     """Wrap a model in a LoRA adapter whose first values are the same on every machine."""
+    wrapped = _wrapped(model, lora)
+    initialise_adapter(wrapped, seed)
+    return wrapped
+
+
+def _wrapped(model: Any, lora: Lora) -> Any:
     import peft
 
     config = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0
     )
     try:
-        wrapped = peft.get_peft_model(model, config)
+        return peft.get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"cannot put a LoRA adapter on {', '.join(lora.targets)}: {error}") from error
-    initialise_adapter(wrapped, seed)
-    return wrapped
 
 
 def initialise_adapter(model: nn.Module, seed: int) -> None:
