@@ -27,7 +27,6 @@ import torch
 from shared_seed import codec, data, recipe, verdict
 from shared_seed.audit import LEAST
 from shared_seed.batches import AssignedBatches
-from shared_seed.classification import Batch, Classification
 from shared_seed.integrations.transformers.models import load
 from shared_seed.manifest import Limits, Manifest
 from shared_seed.messages import Message, Stream, as_float32
@@ -35,6 +34,8 @@ from shared_seed.noise import Sample, stream_key
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Probe
 from shared_seed.replica import Replica
+from shared_seed.text_task import Batch
+from shared_seed.text_tasks import build
 from shared_seed.weights import Weights
 
 RUN = "00112233445566778899aabbccddeeff"
@@ -100,7 +101,7 @@ def swarm_of(terms: recipe.Recipe, public_rows: int) -> Swarm:
         start_with=1,
         limits=Limits(learning_rate=1.0, samples_per_message=1),
     )
-    task = Classification(terms.task, tokenizer, model)
+    task = build(terms.task, tokenizer, model)
     rows = data.split(data.load(terms.dataset), terms.task, training.seed)
     return Swarm(
         model,

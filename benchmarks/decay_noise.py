@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from shared_seed import data, decay, recipe
-from shared_seed.classification import Classification
 from shared_seed.integrations.transformers.models import load
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Probe
+from shared_seed.text_tasks import build
 from shared_seed.weights import Weights
 
 COEFFICIENT = 0.01
@@ -27,7 +27,7 @@ def measure(path: Path, directions: int) -> tuple[float, float]:
     """Print and return the rms of the loss's projected gradients, and of the decay's."""
     terms = recipe.load(path)
     model, tokenizer = load(terms.model, terms.lora, terms.training.seed, terms.weights)
-    task = Classification(terms.task, tokenizer, model)
+    task = build(terms.task, tokenizer, model)
     train = data.split(data.load(terms.dataset), terms.task, terms.training.seed).train
     size = terms.training.batch_size
     weights = Weights.of(model, terms.training.epsilon)
@@ -39,7 +39,7 @@ def measure(path: Path, directions: int) -> tuple[float, float]:
         sample = Sample(1, number, 0)
 
         def loss(batch: dict[str, torch.Tensor] = batch) -> torch.Tensor:
-            return torch.nn.functional.cross_entropy(task.logits(model, batch), batch["labels"])
+            return task.batch_loss(model, batch)
 
         losses.append(probe.measure(loss, sample).gradient)
         shrinks.append(decay.projected(weights, decays, sample))

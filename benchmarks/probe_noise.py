@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from shared_seed import data, recipe
-from shared_seed.classification import Classification
 from shared_seed.integrations.transformers.models import load
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Probe
+from shared_seed.text_tasks import build
 from shared_seed.weights import Weights
 
 EXPONENTS = (-10, -9, -8, -7, -6)
@@ -30,7 +30,7 @@ def measure(path: Path, directions: int, exponents: tuple[int, ...] = EXPONENTS)
     """
     terms = recipe.load(path)
     model, tokenizer = load(terms.model, terms.lora, terms.training.seed, terms.weights)
-    task = Classification(terms.task, tokenizer, model)
+    task = build(terms.task, tokenizer, model)
     train = data.split(data.load(terms.dataset), terms.task, terms.training.seed).train
     size = terms.training.batch_size
     gradients: dict[tuple[str, int], list[float]] = {}
@@ -42,9 +42,7 @@ def measure(path: Path, directions: int, exponents: tuple[int, ...] = EXPONENTS)
             for precision in ("fp32", "bf16"):
                 context = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
                 measured = probe.measure(
-                    lambda batch=batch: torch.nn.functional.cross_entropy(  # type: ignore[misc]
-                        task.logits(model, batch), batch["labels"]
-                    ),
+                    lambda batch=batch: task.batch_loss(model, batch),  # type: ignore[misc]
                     Sample(1, number, 0),
                     context,
                 )

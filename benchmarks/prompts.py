@@ -10,8 +10,10 @@ from pathlib import Path
 
 from shared_seed import data, recipe
 from shared_seed.classification import Classification
+from shared_seed.errors import RecipeError
 from shared_seed.integrations.transformers.models import load
 from shared_seed.score import Score
+from shared_seed.task import ClassificationTask
 
 CANDIDATES = (
     ("{text} It was", "terrible", "great"),
@@ -28,6 +30,8 @@ CANDIDATES = (
 def measure(path: Path, rows: int, candidates: tuple[tuple[str, str, str], ...] = CANDIDATES) -> list[Score]:
     """Print and return the score of each candidate on the first ``rows`` training rows."""
     terms = recipe.load(path)
+    if not isinstance(terms.task, ClassificationTask):
+        raise RecipeError(f"{path} is no classification by label words; expected one")
     table = data.load(terms.dataset)
     model, tokenizer = load(terms.model, weights=terms.weights)
     scores = []
@@ -38,7 +42,8 @@ def measure(path: Path, rows: int, candidates: tuple[tuple[str, str, str], ...] 
         train = data.split(table, task, terms.training.seed).train[:rows]
         score = classification.evaluate(model, classification.encode(train), terms.training.precision == "bf16")
         print(
-            f"accuracy {score.accuracy:.3f}  AUC {score.auc or 0:.3f}  at the median {score.median_accuracy:.3f}  "
+            f"accuracy {score.accuracy or 0:.3f}  AUC {score.auc or 0:.3f}  "
+            f"at the median {score.median_accuracy or 0:.3f}  "
             f"loss {score.loss:.3f}  {prompt!r} {'/'.join(words)}",
             flush=True,
         )

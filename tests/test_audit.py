@@ -24,8 +24,8 @@ from shared_seed.audit import LEAST, Audit, Options, audit, breaks, choose
 from shared_seed.batches import AssignedBatches
 from shared_seed.classification import Classification
 from shared_seed.cli_audit import NAMED
-from shared_seed.data import Example
 from shared_seed.errors import LogError, RecipeError
+from shared_seed.examples import Example
 from shared_seed.folder import LOG_NAME
 from shared_seed.integrations.transformers.models import load
 from shared_seed.job import Job

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 import models
 from shared_seed.classification import Classification, area_under_curve, score
-from shared_seed.data import Example
 from shared_seed.errors import RecipeError
-from shared_seed.recipe import Task
+from shared_seed.examples import Example
 from shared_seed.score import Score
+from shared_seed.task import ClassificationTask
 
 WORDS = ["the", "film", "was", "it", "plot", "dull", "bright", "fine"]
 
 
 def classification(model: nn.Module, tokenizer: Any = None, **changes: Any) -> Classification:
-    task = Task(**({"prompt": "{text} it was", "words": {"0": "bad", "1": "good"}} | changes))
+    task = ClassificationTask(**({"prompt": "{text} it was", "words": {"0": "bad", "1": "good"}} | changes))
     return Classification(task, tokenizer or models.tokenizer(), model)
 
 

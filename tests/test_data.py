@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared_seed import data
-from shared_seed.data import Example
 from shared_seed.errors import DataError
-from shared_seed.recipe import Task
+from shared_seed.examples import Example, examples
+from shared_seed.task import ClassificationTask
 
-TASK = Task(prompt="{text} It was", words={"0": "bad", "1": "good"}, test_rows=2)
+TASK = ClassificationTask(prompt="{text} It was", words={"0": "bad", "1": "good"}, test_rows=2)
 ROWS: list[dict[str, Any]] = [{"text": f"film {i}", "label": i % 2} for i in range(9)]
 
 
@@ -41,9 +41,9 @@ def written(folder: Path, kind: str, rows: list[dict[str, Any]]) -> str:
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
     loaded = data.load(written(tmp_path, kind, ROWS))
     assert loaded == ROWS
-    found, dropped = data.examples(loaded, TASK)
+    found, dropped = examples(loaded, TASK)
     assert found == [Example(f"film {i} It was", i % 2) for i in range(9)]
-    assert dropped == 0
+    assert dropped == {}
 
 
 def test_a_file_inside_a_package_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +77,10 @@ def test_data_that_cannot_be_read_is_refused(
         data.load(name)
 
 
-def task(**changes: Any) -> Task:
-    return Task(**({"prompt": "{text} It was", "words": {"0": "bad", "1": "good"}, "test_rows": 2} | changes))
+def task(**changes: Any) -> ClassificationTask:
+    return ClassificationTask(
+        **({"prompt": "{text} It was", "words": {"0": "bad", "1": "good"}, "test_rows": 2} | changes)
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def task(**changes: Any) -> Task:
 )
 def test_data_that_does_not_fit_the_task_is_refused(rows: list[Any], changes: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        data.examples(rows, task(**changes))
+        examples(rows, task(**changes))
 
 
 def test_rows_without_text_or_label_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -107,36 +109,36 @@ def test_rows_without_text_or_label_are_dropped_and_counted(tmp_path: Path) -> N
         {"text": "unknown label", "label": "7"},
         {"text": "  spaces  ", "label": "0"},
     ]
-    found, dropped = data.examples(rows, TASK)
+    found, dropped = examples(rows, TASK)
     assert found == [Example("fine It was", 1), Example("spaces It was", 0)]
-    assert dropped == 5
-    read, dropped = data.examples(data.load(written(tmp_path, ".jsonl", rows)), TASK)
-    assert (read, dropped) == (found, 5)
+    assert dropped == {"without text": 3, "without a label of the task's": 2}
+    read, dropped = examples(data.load(written(tmp_path, ".jsonl", rows)), TASK)
+    assert (read, dropped.total()) == (found, 5)
 
 
 def test_an_empty_cell_that_the_prompt_does_not_show_drops_nothing() -> None:
     rows = [{"text": "fine", "label": 1, "note": None}, {"text": "poor", "label": 0, "note": ""}]
-    assert data.examples(rows, TASK) == ([Example("fine It was", 1), Example("poor It was", 0)], 0)
+    assert examples(rows, TASK) == ([Example("fine It was", 1), Example("poor It was", 0)], {})
 
 
 def test_numbers_as_labels_survive_an_empty_cell_in_their_column(tmp_path: Path) -> None:
     # Readers of CSV turn a column of integers with a hole into floating point.
     rows = [*ROWS[:4], {"text": "no label", "label": None}]
-    found, dropped = data.examples(data.load(written(tmp_path, ".csv", rows)), TASK)
+    found, dropped = examples(data.load(written(tmp_path, ".csv", rows)), TASK)
     assert found == [Example(f"film {i} It was", i % 2) for i in range(4)]
-    assert dropped == 1
+    assert dropped == {"without a label of the task's": 1}
 
 
 def test_a_filter_keeps_only_rows_that_match_and_counts_none_as_dropped() -> None:
     rows = [{**row, "source": "a" if i < 3 else "b"} for i, row in enumerate(ROWS)]
-    found, dropped = data.examples(rows, task(where={"source": "b"}))
+    found, dropped = examples(rows, task(where={"source": "b"}))
     assert [e.prompt for e in found] == [f"film {i} It was" for i in range(3, 9)]
-    assert dropped == 0
+    assert dropped == {}
 
 
 def test_braces_in_a_text_are_only_text() -> None:
     rows = [{"text": "{label} {0} {text.__class__}", "label": 1}]
-    assert data.examples(rows, TASK)[0] == [Example("{label} {0} {text.__class__} It was", 1)]
+    assert examples(rows, TASK)[0] == [Example("{label} {0} {text.__class__} It was", 1)]
 
 
 @given(count=st.integers(3, 60), held_out=st.integers(1, 59), seed=st.integers(0, 5))
@@ -151,7 +153,7 @@ def test_a_split_is_disjoint_complete_and_the_same_every_time(count: int, held_o
     assert len(parts.test) == held_out
     assert sorted(e.prompt for e in parts.train + parts.test) == sorted(f"film {i} It was" for i in range(count))
     assert data.split(rows, wanted, seed) == parts
-    assert parts.dropped == 0
+    assert parts.dropped == {}
 
 
 def test_different_seeds_split_differently() -> None:

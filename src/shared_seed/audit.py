@@ -21,8 +21,8 @@ import torch
 
 from shared_seed import codec, data, recipe, verdict
 from shared_seed.batches import AssignedBatches
-from shared_seed.classification import Classification
 from shared_seed.errors import LogError, RecipeError
+from shared_seed.examples import examples
 from shared_seed.log import Contents
 from shared_seed.messages import Message, Stream
 from shared_seed.noise import Sample, stream_key
@@ -30,6 +30,8 @@ from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Probe
 from shared_seed.recipe import Recipe
 from shared_seed.replay import at_start
+from shared_seed.text_task import TextTask
+from shared_seed.text_tasks import build
 from shared_seed.verdict import Agreement, Check, Correlation
 
 LEAST = 8
@@ -111,7 +113,7 @@ def audit(contents: Contents, options: Options, tell: Tell = lambda done, total:
     terms = recipe.parse(manifest.recipe, "the recipe in the log")
     model, tokenizer = load(options.base or terms.model, terms.lora, terms.training.seed, terms.weights)
     assigned = terms.training.batches == "assigned" and options.public is None
-    batches = _batches(terms, Classification(terms.task, tokenizer, model), options, assigned)
+    batches = _batches(terms, build(terms.task, tokenizer, model), options, assigned)
     seed = secrets.randbits(63) if options.seed is None else options.seed
     chosen = choose(messages, options.share, seed)
     bf16 = terms.training.precision == "bf16"
@@ -127,16 +129,16 @@ def audit(contents: Contents, options: Options, tell: Tell = lambda done, total:
     return Audit(seed, scale, False, correlated, verdict.overall(checks, exponent))
 
 
-def _batches(terms: Recipe, task: Classification, options: Options, assigned: bool) -> AssignedBatches:
+def _batches(terms: Recipe, task: TextTask, options: Options, assigned: bool) -> AssignedBatches:
     """What bytes are compared on: the run's own batches, or as many fresh ones of public rows."""
     if options.public is not None:
         anywhere = terms.task.model_copy(update={"where": {}})
-        examples, size = data.examples(data.load(options.public), anywhere)[0], options.rows
+        chosen, size = examples(data.load(options.public, anywhere), anywhere)[0], options.rows
     else:
-        split = data.split(data.load(terms.dataset), terms.task, terms.training.seed)
-        examples = split.train if assigned else split.test
+        split = data.parts(terms.dataset, terms.task, terms.training.seed)
+        chosen = split.train if assigned else split.test
         size = terms.training.batch_size if assigned else options.rows
-    return AssignedBatches(task, task.encode(examples), size, terms.training.seed)
+    return AssignedBatches(task, task.encode(chosen), size, terms.training.seed)
 
 
 def choose(messages: Sequence[Message], share: float, seed: int) -> list[tuple[Message, int]]:

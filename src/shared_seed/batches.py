@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from shared_seed.assignment import rows_of
-from shared_seed.classification import Batch, Classification, Feature
 from shared_seed.messages import Stream
+from shared_seed.text_task import Batch, Feature, TextTask, on_device_of, without_dropout
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class AssignedBatches:
         seed: of the data.
     """
 
-    task: Classification
+    task: TextTask
     features: Sequence[Feature]
     size: int
     seed: int
@@ -38,25 +37,4 @@ class AssignedBatches:
         """The task's loss on a batch, without dropout."""
         moved = on_device_of(model, batch)
         with without_dropout(model):
-            return nn.functional.cross_entropy(self.task.logits(model, moved), moved["labels"])
-
-
-def on_device_of(model: nn.Module, batch: Batch) -> Batch:
-    """The batch where the model's first parameter is."""
-    device = next(model.parameters()).device
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-
-
-@contextmanager
-def without_dropout(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; afterwards each of its modules is in its own mode again.
-
-    Dropout masks come from a generator of the peer's own, so that nobody else could take the probe again.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+            return self.task.batch_loss(model, moved)

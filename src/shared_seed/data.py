@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import random
-import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shared_seed import packages
 from shared_seed.errors import DataError
-from shared_seed.recipe import Task
-
-Row = dict[str, Any]
+from shared_seed.examples import Dropped, examples
+from shared_seed.task import Task
+from shared_seed.templates import Row
 
 LOADERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """File endings and the ``datasets`` loaders that read them."""
 
 
 @dataclass(frozen=True)
-class Example:
-    """A prompt and the index of its label in the task's words."""
-
-    prompt: str
-    label: int
-
-
-@dataclass(frozen=True)
 class Split:
-    """Examples to train and to test on; ``dropped`` rows had no usable text or label."""
+    """Examples to train, to validate and to test on, and how many rows gave none, by reason."""
 
-    train: list[Example]
-    test: list[Example]
-    dropped: int
+    train: list[Any]
+    validation: list[Any]
+    test: list[Any]
+    dropped: Dropped
 
 
 def preload() -> None:
@@ -40,11 +33,26 @@ def preload() -> None:
     import datasets  # noqa: F401
 
 
-def load(reference: str) -> list[Row]:
-    """All rows of a dataset.
+def parts(reference: str, task: Task, seed: int) -> Split:
+    """A dataset's examples as a task splits them.
+
+    Where the dataset has splits, test rows come from the task's ``test_split``; a single file has none.
+
+    Raises:
+        DataError: as :func:`load` and :func:`split`.
+    """
+    train = load(reference, task)
+    if task.test_split is None or _is_file(reference):
+        return split(train, task, seed)
+    return split(train, task, seed, _read_split(reference, task.test_split, task))
+
+
+def load(reference: str, task: Task | None = None) -> list[Row]:
+    """All rows of a dataset, or of its training split.
 
     Args:
-        reference: ``package:NAME/FILE``, a local file or folder, or a Hub name.
+        reference: ``package:NAME/FILE``, a local file, a local folder with a file for each split, or a Hub name.
+        task: names subset, revision and split, where it is no file; by default the split ``train``.
 
     Raises:
         DataError: there is no such data, or it cannot be read.
@@ -54,9 +62,33 @@ def load(reference: str) -> list[Row]:
     path = Path(reference).expanduser()
     if path.is_file():
         return _read_file(path)
-    if path.suffix in LOADERS or reference.startswith((".", "/", "~")):
+    if not path.is_dir() and (path.suffix in LOADERS or reference.startswith((".", "/", "~"))):
         raise DataError(f"there is no data file {path}; check the path")
-    return _read_hub(reference)
+    return _read_split(reference, task.train_split if task else "train", task)
+
+
+def _is_file(reference: str) -> bool:
+    return reference.startswith(packages.PREFIX) or Path(reference).expanduser().is_file()
+
+
+def _read_split(reference: str, name: str, task: Task | None) -> list[Row]:
+    """One split, of a local folder that has a file of its name, else of what ``datasets`` finds."""
+    subset, revision = (task.subset, task.revision) if task else (None, None)
+    folder = Path(reference).expanduser()
+    for place in (folder / subset, folder) if subset else (folder,):
+        files = [place / f"{name}{ending}" for ending in LOADERS]
+        found = [file for file in files if file.is_file()]
+        if found:
+            return _read_file(found[0])
+    import datasets
+
+    try:
+        return list(datasets.load_dataset(reference, subset, split=name, revision=revision))
+    except Exception as error:  # datasets raises whatever its readers raise
+        what = f"split {name!r}" + (f" of subset {subset!r}" if subset else "")
+        raise DataError(
+            f"cannot load dataset {reference!r} from the Hub ({what}), and there is no file of that name: {error}"
+        ) from error
 
 
 def _read_file(path: Path) -> list[Row]:
@@ -73,74 +105,35 @@ def _read_file(path: Path) -> list[Row]:
     return list(table)
 
 
-def _read_hub(name: str) -> list[Row]:
-    import datasets
+def split(rows: Sequence[Row], task: Task, seed: int, test: Sequence[Row] | None = None) -> Split:
+    """Shuffle by the seed, hold the first rows out for the test and for validation, and train on what is left.
 
-    try:
-        return list(datasets.load_dataset(name, split="train"))
-    except Exception as error:  # as above
-        raise DataError(
-            f"cannot load dataset {name!r} from the Hub, and there is no file of that name: {error}"
-        ) from error
-
-
-def examples(rows: list[Row], task: Task) -> tuple[list[Example], int]:
-    """Prompts with labels, and how many rows had none.
+    Args:
+        rows: to train on, to validate on, and, without rows of their own, to test on.
+        task: says how many.
+        seed: of the order.
+        test: rows of a test split, of which at most ``test_rows`` are taken.
 
     Raises:
-        DataError: a column is missing, or no row is usable.
-    """
-    columns = list(rows[0]) if rows else []
-    fields = [name for _, name, _, _ in string.Formatter().parse(task.prompt) if name]
-    for column in (task.label, *task.where, *fields):
-        if column not in columns:
-            raise DataError(f"the data has no column {column!r}; it has {', '.join(columns) or 'no rows'}")
-    labels = list(task.words)
-    kept = [row for row in rows if all(str(row[c]) == value for c, value in task.where.items())]
-    out: list[Example] = []
-    for row in kept:
-        label = _label(row[task.label])
-        shown = {name: _text(row[name]) for name in fields}
-        if label in labels and all(shown.values()):
-            out.append(Example(task.prompt.format(**shown), labels.index(label)))
-    if not out:
-        seen = sorted({_label(row[task.label]) for row in kept})[:5]
-        raise DataError(
-            f"none of {len(rows)} rows is usable: labels {', '.join(labels)} were expected in column "
-            f"{task.label!r}, which holds {', '.join(seen) or 'nothing that passes the filter'}"
-        )
-    return out, len(kept) - len(out)
-
-
-def _text(value: Any) -> str:
-    """A cell as a prompt shows it; nothing for an empty one."""
-    return "" if value is None else str(value).strip()
-
-
-def _label(value: Any) -> str:
-    """A label cell as recipes spell it: whole numbers without a point, as columns with gaps have one."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return _text(value)
-
-
-def split(rows: list[Row], task: Task, seed: int) -> Split:
-    """Shuffle by the seed and hold the first ``test_rows`` out.
-
-    Raises:
-        DataError: as :func:`examples`, or too few rows.
+        DataError: as :func:`shared_seed.examples.examples`, or too few rows.
     """
     usable, dropped = examples(rows, task)
     random.Random(seed).shuffle(usable)
-    if len(usable) <= task.test_rows:
+    held_out, rest = usable[: task.test_rows], usable[task.test_rows :]
+    if test is not None:
+        others, dropped_there = examples(test, task)
+        random.Random(seed).shuffle(others)
+        held_out, rest, dropped = others[: task.test_rows], usable, dropped + dropped_there
+    validation, train = rest[: task.validation_rows], rest[task.validation_rows :]
+    if not train:
         raise DataError(
-            f"{len(usable)} usable rows leave nothing to train on after {task.test_rows} test rows; lower "
-            "task.test_rows"
+            f"{len(usable)} usable rows leave nothing to train on after {0 if test else task.test_rows} test rows "
+            f"and {task.validation_rows} validation rows; lower task.test_rows or task.validation_rows"
         )
-    return Split(usable[task.test_rows :], usable[: task.test_rows], dropped)
+    return Split(train[: task.train_rows], validation, held_out, dropped)
 
 
-def shard(train: list[Example], number: int, of: int) -> list[Example]:
+def shard(train: list[Any], number: int, of: int) -> list[Any]:
     """The part of peer ``number`` of ``of``, counted from 0: every ``of``-th example.
 
     Raises:

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from shared_seed.batches import AssignedBatches
-from shared_seed.classification import Classification, Feature
 from shared_seed.errors import ModelError
 from shared_seed.outcome import Outcome, Step
 from shared_seed.recipe import Recipe, TrainerName
 from shared_seed.session import Session
 from shared_seed.settings import Settings
+from shared_seed.text_task import Feature, TextTask
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Job:
     recipe: Recipe
     settings: Settings
     model: nn.Module
-    task: Classification
+    task: TextTask
     features: list[Feature]
     on_step: Callable[[Session, Step], None]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import string
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +15,7 @@ from shared_seed import identity
 from shared_seed.errors import RecipeError
 from shared_seed.grid import check_epsilon
 from shared_seed.manifest import MOST_KEYS, Admission
+from shared_seed.task import KINDS, Task
 
 Positive = Field(gt=0)
 
@@ -32,30 +32,6 @@ class Lora(_Section):
     targets: tuple[str, ...] = Field(
         default=("q_proj", "v_proj"), min_length=1, description="names of the Linear layers that get an adapter"
     )
-
-
-class Task(_Section):
-    """Classification by label words: the prompt ends where one of the words would come next."""
-
-    prompt: str = Field(description="template with the dataset's columns as named fields, such as '{text} It was'")
-    label: str = Field(default="label", description="the column that holds the label")
-    words: dict[str, str] = Field(min_length=2, description="label -> the word that stands for it")
-    where: dict[str, str] = Field(default={}, description="column -> value: keep only such rows")
-    test_rows: int = Field(default=1000, gt=0, description="rows held out for the test")
-    most_tokens: int = Field(default=64, gt=1, description="a longer prompt loses its beginning")
-
-    @field_validator("prompt")
-    @classmethod
-    def _plain_fields(cls, value: str) -> str:
-        for _, name, spec, conversion in string.Formatter().parse(value):
-            if name is not None and (not name.isidentifier() or spec or conversion):
-                raise ValueError(f"field {{{name}}} of the prompt is not a plain column name such as {{text}}")
-        return value
-
-    @field_validator("words", "where", mode="before")
-    @classmethod
-    def _texts(cls, value: object) -> object:
-        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 class TrainerName(StrEnum):
@@ -148,12 +124,6 @@ class Recipe(_Section):
     training: Training
     swarm: SwarmSection = SwarmSection()
     quick: dict[str, Any] = Field(default={}, description="what --quick puts in place of the above")
-
-    @model_validator(mode="after")
-    def _prompt_does_not_tell(self) -> Recipe:
-        if "{" + self.task.label + "}" in self.task.prompt:
-            raise ValueError(f"the prompt shows the label column {self.task.label!r}; take it out")
-        return self
 
     @model_validator(mode="after")
     def _bf16_weights_compute_in_bf16(self) -> Recipe:
@@ -251,7 +221,9 @@ def parse(content: object, source: str) -> Recipe:
 
 def _explain(problem: Any) -> str:
     *parents, last = [str(part) for part in problem["loc"]] or ["recipe"]
-    where = ".".join([*parents, last])
+    # A task's kind is in the path, but not in the file.
+    written = parents[:1] + parents[2:] if parents[:1] == ["task"] and parents[1:2] else parents
+    where = ".".join([*written, last] if last not in KINDS or parents != ["task"] else parents)
     if problem["type"] == "extra_forbidden":
         names = list(_fields(parents))
         near = difflib.get_close_matches(last, names, 1, 0.5)
@@ -265,7 +237,7 @@ def _explain(problem: Any) -> str:
 def _fields(parents: list[str]) -> dict[str, Any]:
     """The fields of the section that a path of keys leads to."""
     section: type[BaseModel] = Recipe
-    kinds: dict[str, type[BaseModel]] = {"task": Task, "lora": Lora, "training": Training, "swarm": SwarmSection}
+    kinds: dict[str, type[BaseModel]] = {**KINDS, "lora": Lora, "training": Training, "swarm": SwarmSection}
     for parent in parents:
         section = kinds.get(parent, section)
     return dict(section.model_fields)

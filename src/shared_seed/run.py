@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shared_seed import card, clock, data, identity, log, metrics, plot
 from shared_seed import recipe as recipes
-from shared_seed.classification import Classification
-from shared_seed.errors import LogError, RecipeError
+from shared_seed.data import Split
+from shared_seed.errors import DataError, LogError, RecipeError
+from shared_seed.examples import Dropped, examples, told
 from shared_seed.folder import LOG_NAME, logged, noted_stream
 from shared_seed.job import Job, carried, fit
 from shared_seed.meter import Meter
@@ -24,7 +26,10 @@ from shared_seed.settings import Settings
 from shared_seed.summary import Summary
 from shared_seed.swarm.address import parse
 from shared_seed.swarm.zmq import check_free
+from shared_seed.text_task import Feature, TextTask
+from shared_seed.text_tasks import build
 from shared_seed.usage import Usage
+from shared_seed.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -86,27 +91,29 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     quiet()
 
     tell_status(sink, "loading data")
-    examples, held_out = _examples(recipe, part)
+    split = _split(recipe, part)
     tell_status(sink, "loading model")
     model, tokenizer = load(recipe.model, recipe.lora, recipe.training.seed, recipe.weights)
-    task = Classification(recipe.task, tokenizer, model)
-    test_features = task.encode(held_out)
+    task = build(recipe.task, tokenizer, model)
+    bf16 = recipe.training.precision == "bf16"
+    train, validation, held_out = _encoded(task, split, sink)
 
     def score(when: str) -> Score | None:
-        if not test:
+        if not test or not held_out:
             return None
 
         def tell(done: int) -> None:
-            if done % 200 < 32 or done == len(test_features):
-                tell_status(sink, f"testing {when}: {done}/{len(test_features)}")
+            if done % 200 < 32 or done == len(held_out):
+                tell_status(sink, f"testing {when}: {done}/{len(held_out)}")
 
-        return task.evaluate(model, test_features, recipe.training.precision == "bf16", tell)
+        return task.evaluate(model, held_out, bf16, tell)
 
     before = score("before")
     if not settings.alone:
         tell_status(sink, f"waiting for peers; join with: shared-seed join {meeting_place(settings)}")
-    recorder = _Recorder(folder, sink)
-    outcome = fit(Job(recipe, settings, model, task, task.encode(examples), recorder.record))
+    scorer = Validation(task, model, validation if test else [], bf16, recipe.task.evaluate_every)
+    recorder = _Recorder(folder, sink, scorer)
+    outcome = fit(Job(recipe, settings, model, task, train, recorder.record))
     recorder.finish()
     seconds, usage = recorder.taken()
     if earlier is not None and earlier.digest == outcome.digest and not recorder.steps:
@@ -164,21 +171,35 @@ def _check_part(recipe: Recipe, part: Part) -> None:
         )
 
 
-def _examples(recipe: Recipe, part: Part) -> tuple[list[data.Example], list[data.Example]]:
+def _split(recipe: Recipe, part: Part) -> Split:
+    """The rows that this peer trains on, and those that are held out; of a file of its own nothing is."""
     if part.own is not None:
         anywhere = recipe.task.model_copy(update={"where": {}})
-        return data.examples(data.load(part.own), anywhere)[0], []
-    parts = data.split(data.load(recipe.dataset), recipe.task, recipe.training.seed)
-    return data.shard(parts.train, part.number, part.of), parts.test
+        own, dropped = examples(data.load(part.own, anywhere), anywhere)
+        return Split(own, [], [], dropped)
+    split = data.parts(recipe.dataset, recipe.task, recipe.training.seed)
+    return replace(split, train=data.shard(split.train, part.number, part.of))
+
+
+def _encoded(task: TextTask, split: Split, sink: Sink) -> tuple[list[Feature], list[Feature], list[Feature]]:
+    """Train, validation and test rows in tokens; tells which rows of any were left out, and why."""
+    dropped: Dropped = Counter(split.dropped)
+    train, validation, test = (task.encode(part, dropped) for part in (split.train, split.validation, split.test))
+    if dropped.total():
+        tell_status(sink, told(dropped))
+    if not train:
+        raise DataError(f"no row is left to train on; {told(dropped)}; raise task.most_tokens or look at the rows")
+    return train, validation, test
 
 
 class _Recorder:
     """Writes each step to the metrics file and tells it."""
 
-    def __init__(self, folder: Path, sink: Sink) -> None:
+    def __init__(self, folder: Path, sink: Sink, validation: Validation) -> None:
         self.steps = 0
         self._folder = folder
         self._sink = sink
+        self._validation = validation
         self._began = clock.now()
         self._meter = Meter()
         self._told: set[str] = set()
@@ -188,7 +209,7 @@ class _Recorder:
             self._mend(step.round)
         self.steps += 1
         traffic = session.traffic
-        line = {
+        line: dict[str, Any] = {
             "round": step.round,
             "loss": step.loss,
             "gradient": step.gradient,
@@ -200,6 +221,10 @@ class _Recorder:
             "received": traffic.received,
             "seconds": round(clock.now() - self._began, 3),
         }
+        if self._validation.due(step.round):
+            score = self._validation.score()
+            line["validation"] = asdict(score)
+            tell_status(self._sink, f"validated after round {step.round + 1}: {score}")
         metrics.append(self._folder, line)
         self._meter.read()
         for fault in session.faults:

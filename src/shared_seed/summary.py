@@ -48,20 +48,12 @@ class Summary:
         """Name, before and after of every figure that was tested."""
         if self.before is None or self.after is None:
             return []
-        rows = [("accuracy", self.before.accuracy, self.after.accuracy, "{:.1%}")]
-        if self.before.auc is not None and self.after.auc is not None:
-            rows.append(("AUC", self.before.auc, self.after.auc, "{:.3f}"))
-        if self.before.median_accuracy is not None and self.after.median_accuracy is not None:
-            rows.append(
-                (
-                    "accuracy at the median threshold",
-                    self.before.median_accuracy,
-                    self.after.median_accuracy,
-                    "{:.1%}",
-                )
-            )
-        rows.append(("loss", self.before.loss, self.after.loss, "{:.4f}"))
-        return [(name, form.format(a), form.format(b)) for name, a, b, form in rows]
+        after = self.after.figures()
+        return [
+            (name, form.format(value), form.format(after[name][0]))
+            for name, (value, form) in self.before.figures().items()
+            if name in after
+        ]
 
     def save(self, folder: Path) -> None:
         """Write ``result.json``."""

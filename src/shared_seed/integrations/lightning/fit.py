@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from shared_seed.classification import Batch
 from shared_seed.integrations.lightning.strategy import SharedSeedStrategy
 from shared_seed.job import Job
 from shared_seed.outcome import Outcome
+from shared_seed.text_task import Batch
 
 
-class ClassificationModule(LightningModule):  # type: ignore[misc]
+class RecipeModule(LightningModule):  # type: ignore[misc]
     """The recipe's model and loss as Lightning wants them."""
 
     def __init__(self, job: Job) -> None:
@@ -29,7 +29,7 @@ class ClassificationModule(LightningModule):  # type: ignore[misc]
         assigned, session = self.job.assigned, self.trainer.strategy.session
         if assigned is not None:
             return self.job.assigned_loss(assigned, session)
-        return nn.functional.cross_entropy(self.job.task.logits(self.model, batch), batch["labels"])
+        return self.job.task.batch_loss(self.model, batch)
 
     def configure_optimizers(self) -> Any:
         """Plain SGD, for its learning rate and schedule."""
@@ -71,5 +71,5 @@ def fit(job: Job) -> Outcome | None:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(ClassificationModule(job), loader)
+        trainer.fit(RecipeModule(job), loader)
     return strategy.outcome
