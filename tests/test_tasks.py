@@ -15,7 +15,7 @@ import torch
 import yaml
 
 import models
-from shared_seed import log, recipe
+from shared_seed import log, metrics, recipe
 from shared_seed.audit import Options, audit
 from shared_seed.data import parts
 from shared_seed.errors import DataError
@@ -24,7 +24,7 @@ from shared_seed.folder import LOG_NAME
 from shared_seed.integrations.transformers.models import load
 from shared_seed.recipe import Recipe
 from shared_seed.replay import replay
-from shared_seed.run import Part, read_metrics, settings_for, take_part
+from shared_seed.run import Part, settings_for, take_part
 from shared_seed.summary import Summary
 from shared_seed.text_tasks import build
 from shared_seed.verdict import Agreement, Verdict
@@ -135,9 +135,9 @@ def test_every_task_trains_is_scored_and_replays(
     for score in (summary.before, summary.after):
         assert all(math.isfinite(value) for value, _ in score.figures().values())
     assert summary.before.loss != summary.after.loss
-    metrics = read_metrics(tmp_path / "run")
-    assert [("validation" in line) for line in metrics] == [False, True]
-    assert metrics[1]["validation"]["rows"] == 2
+    lines = metrics.read(tmp_path / "run")
+    assert [("validation" in line) for line in lines] == [False, True]
+    assert lines[1]["validation"]["rows"] == 2
     assert replay(log.read(tmp_path / "run" / LOG_NAME)).digest == summary.digest
 
 

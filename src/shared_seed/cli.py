@@ -27,6 +27,7 @@ from shared_seed import (
     cli_recipes,
     cli_relay,
     cli_replay,
+    cli_report,
     collection,
     local,
     progress,
@@ -197,6 +198,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     cli_inspect.inspect,
     cli_compare.diff,
     cli_compare.merge,
+    cli_report.report,
     cli_hub.card,
     cli_hub.push,
     cli_recipes.recipes,
@@ -288,7 +290,7 @@ def _show(summary: Summary, folder: Path) -> None:
             same if summary.identical else "REPLICAS DIFFER",
             style="bold green" if summary.identical else "bold red",
         )
-    out.print(f"folder    {folder} (gradient log, metrics, model card, loss curve)")
+    out.print(f"folder    {folder} (gradient log, metrics, model card, loss curve, report.html)")
     out.print(f"replay    shared-seed replay {folder}")
 
 

@@ -17,6 +17,9 @@ from shared_seed.messages import Stream
 LOG_NAME = "gradients.sslog"
 """The gradient log in a run folder."""
 
+REPORT_NAME = "report.html"
+"""In a run folder: the page that shows what happened."""
+
 PEER_NAME = "peer.json"
 """In a run folder: which stream this peer wrote last."""
 

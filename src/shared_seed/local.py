@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shared_seed import card
+from shared_seed import card, report
 from shared_seed.collection import Request
 from shared_seed.errors import SharedSeedError
 from shared_seed.progress import Display, Event
@@ -165,4 +165,5 @@ def _together(folder: Path, peers: list[_Peer]) -> Summary:
     )
     whole.save(folder)
     card.write(folder)
+    report.attempt(folder)
     return whole

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared_seed import card, log, metrics, packages, sections
 from shared_seed.errors import CardError, HubError, LogError, RecipeError
-from shared_seed.folder import LOG_NAME
+from shared_seed.folder import LOG_NAME, REPORT_NAME
 from shared_seed.manifest import Manifest
 from shared_seed.run_facts import CURVE_NAME, RunFacts
 from shared_seed.sections import Holds
@@ -18,7 +18,7 @@ from shared_seed.summary import NAME as SUMMARY_NAME
 MANIFEST_NAME = "manifest.json"
 RECIPE_NAME = "recipe.yaml"
 
-COPIED = (metrics.NAME, "scores.jsonl", SUMMARY_NAME, CURVE_NAME, "report.html")
+COPIED = (metrics.NAME, SUMMARY_NAME, CURVE_NAME, REPORT_NAME)
 """What goes as it lies in the folder, if it does."""
 
 NOT_PUBLISHED = ("README.md", ".gitattributes")

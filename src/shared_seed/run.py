@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shared_seed import card, clock, data, identity, log, metrics, plot
+from shared_seed import card, clock, data, identity, log, metrics, plot, report
 from shared_seed import recipe as recipes
 from shared_seed.data import Split
 from shared_seed.errors import DataError, LogError, RecipeError
 from shared_seed.examples import Dropped, examples, told
 from shared_seed.folder import LOG_NAME, logged, noted_stream
 from shared_seed.job import Job, carried, fit
+from shared_seed.messages import Stream
 from shared_seed.meter import Meter
 from shared_seed.outcome import Outcome, Step
 from shared_seed.progress import Sink
@@ -62,7 +63,7 @@ def settings_for(recipe: Recipe, folder: Path, **changes: Any) -> Settings:
 
 
 def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: Sink) -> Summary:
-    """Train as one peer and leave log, metrics, plot, card and result in ``settings.folder``.
+    """Train as one peer and leave log, metrics, plot, card, result and report in ``settings.folder``.
 
     A run that has been interrupted goes on; one that has ended keeps its result.
 
@@ -70,7 +71,7 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
         recipe: what to train.
         settings: of this peer; with a folder.
         part: which rows it trains on.
-        test: score the held-out rows before and after.
+        test: score the held-out rows before and after, and validation rows in between.
         sink: is told what happens.
 
     Raises:
@@ -203,6 +204,7 @@ class _Recorder:
         self._began = clock.now()
         self._meter = Meter()
         self._told: set[str] = set()
+        self._named: dict[Stream, str] = {}
 
     def record(self, session: Session, step: Step) -> None:
         if not self.steps:
@@ -225,7 +227,11 @@ class _Recorder:
             score = self._validation.score()
             line["validation"] = asdict(score)
             tell_status(self._sink, f"validated after round {step.round + 1}: {score}")
-        metrics.append(self._folder, line)
+        new = {stream: name for stream, name in session.names.items() if self._named.get(stream) != name}
+        self._named |= new
+        noted: dict[str, Any] = {"clock": clock.stamp(), "stream": session.stream.to_bytes().hex()}
+        noted |= {"names": {stream.to_bytes().hex(): name for stream, name in new.items()}} if new else {}
+        metrics.append(self._folder, line | noted)
         self._meter.read()
         for fault in session.faults:
             if fault not in self._told:
@@ -279,3 +285,4 @@ def _plot_and_card(folder: Path, recipe: Recipe) -> None:
         title = recipe.title or recipe.model
         plot.loss_curve(folder / CURVE_NAME, [m["round"] for m in lines], [m["loss"] for m in lines], title)
     card.write(folder)
+    report.attempt(folder)

@@ -1,4 +1,4 @@
-"""How well a model does on a test."""
+"""How well a model does on a test, and when it is tested."""
 
 from __future__ import annotations
 

@@ -126,6 +126,12 @@ class Session:
         return self.swarm.ask(lambda p, now: list(p.standing.faults)) if self.swarm else []
 
     @property
+    def names(self) -> dict[Stream, str]:
+        """What this peer, and those that it has heard of, call themselves, by stream."""
+        heard = self._swarm().ask(lambda p, now: {s: peer.name for s, peer in p.roster.peers.items()})
+        return heard | {self.stream: self.settings.name}
+
+    @property
     def traffic(self) -> Traffic:
         """Bytes so far."""
         return self.swarm.traffic if self.swarm else Traffic()
