@@ -4,6 +4,7 @@ text names is there.
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shlex
@@ -29,8 +30,8 @@ from hub_server import HubServer
 from shared_seed import cli
 from shared_seed.swarm.zmq import free_ports
 
-SETS_UP = ("make", ".", "cd", "pip", "hf")
-"""First words of lines that set a machine up: CI does so before any test."""
+NOT_RUN = ("make", ".", "cd", "pip", "hf", "python")
+"""First words of lines that set a machine up, as CI does before, or measure, as test_benchmarks.py does."""
 
 SHELL = sorted({block.page for block in documents.of("sh")})
 
@@ -64,16 +65,23 @@ class Shell:
     """Runs the commands of one page in order; those that wait for others run beside the next."""
 
     def __init__(self, folder: Path, commands: list[str], environment: dict[str, str]) -> None:
-        self._place: dict[str, Any] = {"cwd": folder, "env": os.environ | environment}
+        self._place: dict[str, Any] = {"cwd": folder, "env": os.environ | environment | {"PYTHONUNBUFFERED": "1"}}
         self._joins = sum(" join " in command for command in commands)
         self._beside: list[subprocess.Popen[bytes]] = []
+        self._relays: list[subprocess.Popen[bytes]] = []
         self._port = str(free_ports())
 
     def run(self, command: str) -> None:
         command = command.replace("5555", self._port)
-        if " --listen" in command and "--start-with" not in command:
+        if " relay " in command:
+            self._relays.append(subprocess.Popen(words(command), **self._place, stderr=subprocess.PIPE))
+            return
+        for relay in self._relays if " join " in command else ():
+            assert relay.stderr is not None
+            assert any(line.startswith(b"run ") for line in relay.stderr), "a relay says which run it has got"
+        if (" --listen" in command or " --via" in command) and "--start-with" not in command:
             command += f" --start-with {1 + self._joins}"  # The run must not be over before the others come.
-        if " --listen" in command or " join " in command:
+        if " --listen" in command or " --via" in command or " join " in command:
             self._beside.append(subprocess.Popen(words(command), **self._place))
             return
         self.finish()
@@ -84,9 +92,9 @@ class Shell:
         self._beside.clear()
 
     def kill(self) -> None:
-        for process in self._beside:
+        for process in (*self._beside, *self._relays):
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 @pytest.fixture
@@ -110,7 +118,7 @@ def test_the_commands_of_a_page_run(
 ) -> None:
     texts = [block.text for block in documents.of("sh") if block.page == page]
     commands = [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
-    ours = [line for line in commands if line.split()[0] not in SETS_UP]
+    ours = [line for line in commands if line.split()[0] not in NOT_RUN]
     shell = Shell(shutil.copytree(home, tmp_path / "home"), ours, hub)
     beside.append(shell)
     for line in ours:
@@ -119,6 +127,12 @@ def test_the_commands_of_a_page_run(
     for line in commands:
         if line.startswith("make "):
             subprocess.run(["make", "--dry-run", *line.split()[1:]], cwd=ROOT, check=True, capture_output=True)
+        if line.startswith("python "):
+            name, options = re.match(r"python (benchmarks/\w+\.py)([^#]*)", line).groups()
+            told = subprocess.run(
+                [sys.executable, name, "--help"], cwd=ROOT, check=True, capture_output=True, text=True
+            )
+            assert all(option in told.stdout for option in re.findall(r"--[a-z-]+", options)), line
 
 
 @pytest.mark.parametrize("block", documents.of("python"), ids=str)
@@ -170,10 +184,24 @@ def test_a_plugin_is_one_changed_line(tmp_path: Path, block: Block) -> None:
     assert torch.is_grad_enabled()
 
 
-def test_blocks_name_a_language_that_is_run_or_is_text() -> None:
+@pytest.mark.parametrize("block", [*documents.of("yaml"), *documents.of("ini")], ids=str)
+def test_settings_can_be_read(block: Block) -> None:
+    if block.language == "yaml":
+        assert isinstance(yaml.safe_load(block.text), dict)
+    else:
+        # As systemd has them, in which a percent sign and a second value of a key are allowed.
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        parser.read_string(block.text)
+        assert parser.sections()
+
+
+def test_blocks_are_fenced_and_name_a_language_that_is_run_read_or_text() -> None:
     found = {block.language for block in documents.blocks()}
-    assert found <= {"sh", "python", "diff", "text", "yaml"}
-    assert {"sh", "python", "diff"} <= found
+    assert found == {"sh", "python", "diff", "text", "yaml", "ini"}
+    for page in PAGES:
+        assert not re.search(r"(?:\A|\n)\n {4}\S", documents.prose(page)), (
+            f"{page.name} has a block without a fence"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -18,7 +18,16 @@ from shared_seed.manifest import Manifest
 from shared_seed.run_facts import RunFacts
 from shared_seed.sections import Holds
 
-PUBLIC = {"README.md", LOG_NAME, "manifest.json", "recipe.yaml", "metrics.jsonl", "result.json", "loss.png"}
+PUBLIC = {
+    "README.md",
+    LOG_NAME,
+    "manifest.json",
+    "recipe.yaml",
+    "metrics.jsonl",
+    "result.json",
+    "loss.png",
+    "report.html",
+}
 
 
 @pytest.fixture(scope="module")

@@ -136,6 +136,8 @@ def _part(folder: Path, name: str, names: dict[Stream, str]) -> Part:
     processes: list[list[Line]] = []
     unreadable = 0
     for found in objects(folder / metrics.NAME):
+        if found is not None and "seconds" not in found and found.get("loss", 0) is None:
+            continue  # A crash took this step's line; what stands there was told from the log.
         line = _line(found) if found is not None else None
         if line is None or found is None:
             unreadable += 1
