@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from common import options
 from hostility import reviews
-from hostility.game import EPSILON, SCALE_EXPONENT
+from hostility.game import EPSILON, SCALE_EXPONENT, terms
 from hostility.reviews import Reviews
 from shared_seed import codec, merging, replay
 from shared_seed.errors import HeadroomError
@@ -36,7 +36,7 @@ from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Probe
 from shared_seed.replica import Replica
 from shared_seed.signed import Signed
-from shared_seed.weights import Weights, frozen_digest
+from shared_seed.weights import Weights
 
 NAMES = ("left", "right", "union", "union, trained on", "never parted", "never parted, trained on")
 """The columns."""
@@ -92,13 +92,10 @@ class Swarm:
         self.probe = Probe(self.model, Perturbation(self.replica.weights, EPSILON))
 
     def _manifest(self, weights: Weights) -> Manifest:
-        return Manifest(
-            run=random.Random(self.seed).randbytes(16).hex(),
-            model="reviews",
-            frozen_digest=frozen_digest(self.model, weights),
-            tensors=weights.specs(),
-            epsilon=EPSILON,
-            scale_exponent=SCALE_EXPONENT,
+        return terms(
+            self.model,
+            weights,
+            self.seed,
             rounds=1 << 20,
             start_with=self.scale.peers,
             limits=Limits(learning_rate=1.0, samples_per_message=1),

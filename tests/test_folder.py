@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from disks import files_of_at_most
+from faulting.disk import files_of_at_most
 from shared_seed import folder
 from shared_seed.errors import LogError
 from shared_seed.messages import Stream

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disks import files_of_at_most
+from faulting.disk import files_of_at_most
 from shared_seed import log
 from shared_seed.admission import TICKET_SIZE
 from shared_seed.errors import LogDamagedError, LogError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from disks import files_of_at_most
+from faulting.disk import files_of_at_most
 from shared_seed import clock, log
 from shared_seed.folder import LOG_NAME
 from shared_seed.identity import Key

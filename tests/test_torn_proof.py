@@ -10,26 +10,13 @@ from shared_seed import history, log
 from shared_seed.admission import Introduction
 from shared_seed.archive import Archive
 from shared_seed.errors import EquivocationError
-from shared_seed.identity import Key, show
 from shared_seed.log import Contents, RunLog
-from shared_seed.manifest import Limits, Manifest, TensorSpec
 from shared_seed.messages import Message, Stream
-from shared_seed.noise import Family
 from shared_seed.signed import Statement
+from swarming import ANN, OWNER, TERMS
 
-OWNER, WRITER = Key(b"\x01" * 32), Key(b"\x02" * 32)
-MANIFEST = Manifest(
-    run="0123456789abcdef0123456789abcdef",
-    model="tiny",
-    frozen_digest="c0ffee",
-    tensors=(TensorSpec(name="w", shape=(3, 2), family=Family.DENSE, exponent=21, digest="ab"),),
-    epsilon=2.0**-8,
-    scale_exponent=0,
-    rounds=100,
-    start_with=1,
-    owner=show(OWNER.public),
-    limits=Limits(learning_rate=0.5, samples_per_message=255),
-)
+WRITER = ANN
+MANIFEST = TERMS
 INTRODUCTION = Introduction(WRITER.public, b"a label!")
 STREAM = Stream(INTRODUCTION.peer(MANIFEST.run_bytes))
 

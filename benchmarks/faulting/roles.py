@@ -34,12 +34,8 @@ def limited(size: int | None) -> Iterator[None]:
     if size is None:
         yield
         return
-    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
+    with disk.files_of_at_most(size):
         yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
 
 
 def _history(order: Order) -> History:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,21 @@ from shared_seed.weights import Weights, frozen_digest
 
 EPSILON = 2.0**-8
 SCALE_EXPONENT = -4
+
+
+def terms(model: nn.Module, weights: Weights, seed: int, **more: Any) -> Manifest:
+    """The manifest of a game: what all of them agree on, and what else it says."""
+    return Manifest(
+        run=random.Random(seed).randbytes(16).hex(),
+        model="reviews",
+        frozen_digest=frozen_digest(model, weights),
+        tensors=weights.specs(),
+        epsilon=EPSILON,
+        scale_exponent=SCALE_EXPONENT,
+        **more,
+    )
+
+
 """Honest gradients are a few tenths, which are a few units of a byte; its largest value is 448 units."""
 
 
@@ -90,13 +106,10 @@ class Game:
         self.probe = Probe(self.model, Perturbation(weights, EPSILON))
 
     def _manifest(self, weights: Weights) -> Manifest:
-        return Manifest(
-            run=random.Random(self.seed).randbytes(16).hex(),
-            model="reviews",
-            frozen_digest=frozen_digest(self.model, weights),
-            tensors=weights.specs(),
-            epsilon=EPSILON,
-            scale_exponent=SCALE_EXPONENT,
+        return terms(
+            self.model,
+            weights,
+            self.seed,
             rounds=self.scale.rounds,
             start_with=self.attack.peers,
             limits=Limits(learning_rate=self.rate if self.defence.limited else 1.0, samples_per_message=1),

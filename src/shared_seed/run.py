@@ -115,8 +115,8 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     scorer = Validation(task, model, validation if test else [], bf16, recipe.task.evaluate_every)
     recorder = _Recorder(folder, sink, scorer)
     outcome = fit(Job(recipe, settings, model, task, train, recorder.record))
-    recorder.finish()
     seconds, usage = recorder.taken()
+    recorder.finish()
     if earlier is not None and earlier.digest == outcome.digest and not recorder.steps:
         return complete(folder, earlier)  # It knows what the run took; this process has done nothing.
     summary = _summary(outcome, settings, (before, score("after")), seconds, usage)
