@@ -14,7 +14,7 @@ import pytest
 import tiny
 from shared_seed import metrics, replay
 from shared_seed.card import NAME as CARD_NAME
-from shared_seed.folder import LOG_NAME
+from shared_seed.folder import LOG_NAME, REPORT_NAME
 from shared_seed.run_facts import CURVE_NAME
 from shared_seed.summary import NAME as RESULT_NAME
 from shared_seed.summary import Summary
@@ -92,6 +92,9 @@ def test_a_run_that_has_ended_says_so_and_stays_as_it_is(home: Path, call: Call,
     assert call("run", recipe, "-o", folder)[0] == 0
     assert (folder / CARD_NAME).read_bytes() == before[CARD_NAME][0]
     assert (folder / CURVE_NAME).exists()
+    (folder / REPORT_NAME).unlink()
+    assert call("run", recipe, "-o", folder)[0] == 0
+    assert (folder / REPORT_NAME).exists()
 
 
 def test_a_result_that_a_crash_has_taken_is_made_again(home: Path, call: Call, tmp_path: Path) -> None:

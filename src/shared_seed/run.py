@@ -13,7 +13,7 @@ from shared_seed import recipe as recipes
 from shared_seed.data import Split
 from shared_seed.errors import DataError, LogError, RecipeError
 from shared_seed.examples import Dropped, examples, told
-from shared_seed.folder import LOG_NAME, logged, noted_stream
+from shared_seed.folder import LOG_NAME, REPORT_NAME, logged, noted_stream
 from shared_seed.job import Job, carried, fit
 from shared_seed.messages import Stream
 from shared_seed.meter import Meter
@@ -145,7 +145,7 @@ def finished(folder: Path, recipe: Recipe | None = None) -> Summary | None:
 
 def complete(folder: Path, summary: Summary) -> Summary:
     """Draw and write what a crash has kept a finished run from leaving behind; gives the summary."""
-    if not ((folder / card.NAME).exists() and (folder / CURVE_NAME).exists()):
+    if not all((folder / name).exists() for name in (card.NAME, CURVE_NAME, REPORT_NAME)):
         terms = log.read(folder / LOG_NAME).manifest.recipe
         _plot_and_card(folder, recipes.parse(terms, "the recipe in the log"))
     return summary
