@@ -38,6 +38,7 @@ from shared_seed.text_task import Batch
 from shared_seed.text_tasks import build
 from shared_seed.weights import Weights
 
+LEARNING_RATE = 5e-5
 RUN = "00112233445566778899aabbccddeeff"
 HONEST = ("again", "two threads", "other precision", "late messages")
 """Ways in which an honest gradient may be taken again."""
@@ -260,7 +261,7 @@ def measure(path: Path, peers: int = 3, rounds: int = 40, public_rows: int = 64)
     """Play a swarm on a recipe's terms, and print and return what an audit of it could tell."""
     terms = recipe.load(path)
     swarm = swarm_of(terms, public_rows)
-    taken = list(play(swarm, peers, rounds, terms.training.learning_rate))
+    taken = list(play(swarm, peers, rounds, LEARNING_RATE))
     found = figures(taken, swarm)
     show(found, peers, (0.02, 0.1), (50, 340, 1000))
     return found

@@ -19,6 +19,7 @@ from shared_seed.probe import Probe
 from shared_seed.text_tasks import build
 from shared_seed.weights import Weights
 
+LEARNING_RATE = 5e-5
 COEFFICIENT = 0.01
 """AdamW's default in torch."""
 
@@ -45,7 +46,7 @@ def measure(path: Path, directions: int) -> tuple[float, float]:
         shrinks.append(decay.projected(weights, decays, sample))
     of_loss, of_decay = (float(np.sqrt(np.mean(np.square(values)))) for values in (losses, shrinks))
     print(f"rms over {directions} directions: loss {of_loss:.3g}, weight decay {COEFFICIENT:g} {of_decay:.3g}")
-    steps, rate = terms.training.steps, terms.training.learning_rate
+    steps, rate = terms.training.steps, LEARNING_RATE
     print(f"{steps} steps at {rate:g} would shrink the weights by {100 * steps * rate * COEFFICIENT:.2g} %")
     return of_loss, of_decay
 

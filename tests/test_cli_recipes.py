@@ -64,7 +64,7 @@ def test_a_name_runs_without_a_file(with_task: Path, home: Path, call: Call, tmp
     assert code == 0, err
     carried = log.read(tmp_path / "r" / LOG_NAME).manifest.recipe
     assert carried is not None
-    assert (carried["title"], carried["training"]["learning_rate"]) == ("opt-13b/toy", 1e-6)
+    assert (carried["title"], carried["training"]["learning_rate"]) == ("opt-13b/toy", "auto")
     assert "facts" not in carried
     assert Summary.load(tmp_path / "r").gradients == 2
 

@@ -28,6 +28,7 @@ from shared_seed.messages import Message, Stream
 from shared_seed.noise import Sample, stream_key
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Probe
+from shared_seed.rate import Rate
 from shared_seed.recipe import Recipe
 from shared_seed.replay import at_start
 from shared_seed.text_task import TextTask
@@ -141,6 +142,12 @@ def _batches(terms: Recipe, task: TextTask, options: Options, assigned: bool) ->
     return AssignedBatches(task, task.encode(chosen), size, terms.training.seed)
 
 
+LOUD = 4.0
+"""Times the rate that follows from a peer's messages that one of them may ask for: a peer that came back without
+its latest messages knew fewer.
+"""
+
+
 def choose(messages: Sequence[Message], share: float, seed: int) -> list[tuple[Message, int]]:
     """A share of each stream's messages, at random, and at random one sample of each."""
     draw = random.Random(seed)
@@ -158,13 +165,22 @@ def choose(messages: Sequence[Message], share: float, seed: int) -> list[tuple[M
 def breaks(messages: Sequence[Message], terms: Recipe) -> dict[Stream, int]:
     """Messages of each stream that ask for more than the recipe's learning rate, or go back in rounds.
 
-    An honest stream's rounds rise with its numbers; who publishes two for a round counts twice.
+    An honest stream's rounds rise with its numbers; who publishes two for a round counts twice. Where the learning
+    rate follows from a peer's projected gradients, it follows from the ones in its messages.
     """
-    most = terms.training.learning_rate * (1 + 1e-6)
+    training = terms.training
+    followed: dict[bytes, Rate] = {}
     broken: dict[Stream, int] = {}
     last: dict[Stream, int] = {}
     for message in sorted(messages, key=lambda m: (m.stream, m.number)):
-        louder = message.learning_rate * len(message.codes) > most
+        if training.promise is None:
+            most = training.base_rate * (1 + 1e-6) / len(message.codes)
+        else:
+            fresh = Rate(training.promise, training.epsilon, training.scale_exponent)
+            rate = followed.setdefault(message.stream.peer, fresh)
+            rate.note(message.codes)
+            most = LOUD * rate.value()
+        louder = message.learning_rate > most
         again = message.round <= last.get(message.stream, -1)
         broken[message.stream] = broken.get(message.stream, 0) + (louder or again)
         last[message.stream] = message.round

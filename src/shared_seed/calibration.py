@@ -45,7 +45,8 @@ def seconds_a_step(recipe: Recipe, needed: int) -> float:
         model.to(device)
     model.config.use_cache = False
     training = recipe.training
-    session = Session.open(model, Settings(epsilon=training.epsilon), Training(rounds=WARM_UP + TIMED))
+    settings = Settings(epsilon=training.epsilon, promise=training.promise)
+    session = Session.open(model, settings, Training(rounds=WARM_UP + TIMED))
     try:
         session.begin()
         times = [_step(session, model, recipe, seed) for seed in range(WARM_UP + TIMED)]
@@ -63,7 +64,7 @@ def _step(session: Session, model: torch.nn.Module, recipe: Recipe, seed: int) -
     began = clock.now()
     for ids in batches:
         session.measure(lambda ids=ids: _loss(model, ids, recipe), _autocast(device, recipe))  # type: ignore[misc]
-    session.step(training.learning_rate)
+    session.step(training.base_rate)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return clock.now() - began

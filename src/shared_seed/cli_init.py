@@ -21,9 +21,6 @@ out = Console(highlight=False)
 MODEL = "smollm2-135m"
 """What is proposed first: the smallest."""
 
-RATE = 1e-5
-"""Learning rate where no part of the collection says one."""
-
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 """Of data files."""
 
@@ -167,10 +164,7 @@ def text(answers: Answers) -> str:
         lines += _dataset(answers)
     lines.append("training:")
     lines.append(f"  steps: {answers.steps}  # rounds; every peer takes its step in each")
-    if not listed and answers.method == METHOD:
-        lines.append(
-            f"  learning_rate: {RATE}  # of each peer's step; peers' steps add up, so divide by their number"
-        )
+    lines.append("  # learning_rate: auto  # or a number, of each peer's step; peers' steps add up")
     lines.append("  # batch_size: 16  # examples a probe")
     lines.append("  # epsilon: 0.00390625  # distance of a probe's two points; a power of two")
     lines += ["swarm:", f"  peers: {answers.peers}  # begin when this many are ready", ""]

@@ -39,6 +39,7 @@ class Groups:
     _reference: int
     _ratios: tuple[float, ...]
     _trained: tuple[int, ...]
+    _base: float
 
     @classmethod
     def of(cls, optimizer: Optimizer, model: nn.Module, rounds: int) -> Groups:
@@ -69,7 +70,7 @@ class Groups:
         if shrinking < NEGLIGIBLE_DECAY:
             decays = {}
         shown = tuple(notice for notice in notices if notice)
-        return cls(rates, decays, shown, reference, ratios, _trained(optimizer))
+        return cls(rates, decays, shown, reference, ratios, _trained(optimizer), bases[reference])
 
     def hold(self, optimizer: Optimizer) -> bool:
         """Whether the same parameters are still trained, at the same ratios of their learning rates."""
@@ -79,6 +80,11 @@ class Groups:
         now = self.learning_rate(optimizer)
         pairs = zip(groups, self._ratios, strict=True)
         return all(abs(g["lr"] - ratio * now) <= _TOLERANCE * ratio * now for g, ratio in pairs)
+
+    @property
+    def base(self) -> float:
+        """What the reference group began with: learning rates are a schedule in parts of it."""
+        return self._base
 
     def learning_rate(self, optimizer: Optimizer) -> float:
         """What a message carries now."""

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,6 +15,7 @@ from shared_seed import identity
 from shared_seed.errors import RecipeError
 from shared_seed.grid import check_epsilon
 from shared_seed.manifest import MOST_KEYS, Admission
+from shared_seed.rate import PROMISE
 from shared_seed.task import KINDS, Task
 
 Positive = Field(gt=0)
@@ -48,7 +49,10 @@ class Training(_Section):
     steps: int = Field(gt=0, description="rounds of the run")
     batch_size: int = Field(default=16, gt=0, description="examples a probe")
     probes_per_step: int = Field(default=1, gt=0, le=255, description="batches, each with a direction of its own")
-    learning_rate: float = Field(gt=0, description="of each peer's step; peers' steps add up")
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="of each peer's step; peers' steps add up. auto follows from the projected gradients",
+    )
     schedule: Literal["constant", "linear"] = Field(default="constant", description="linear falls to 0")
     precision: Literal["bf16", "fp32"] = Field(
         default="bf16", description="of the forward passes, whatever the weights are"
@@ -60,6 +64,16 @@ class Training(_Section):
         default="shuffled",
         description="assigned: the run says which of the shared rows a probe takes, so that others can audit it",
     )
+
+    @property
+    def base_rate(self) -> float:
+        """What a Trainer's schedule begins with: a number that only gives its shape where the rate is found."""
+        return 1.0 if self.learning_rate == "auto" else self.learning_rate
+
+    @property
+    def promise(self) -> float | None:
+        """Nats that a step promises, or None where the learning rate is given."""
+        return PROMISE if self.learning_rate == "auto" else None
 
     @field_validator("epsilon")
     @classmethod

@@ -48,6 +48,7 @@ def settings_for(recipe: Recipe, folder: Path, **changes: Any) -> Settings:
     base = Settings(
         epsilon=training.epsilon,
         scale_exponent=training.scale_exponent,
+        promise=training.promise,
         lockstep=swarm.lockstep,
         aggregation=swarm.aggregation,
         factor=swarm.factor,

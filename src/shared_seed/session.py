@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -21,8 +20,10 @@ from shared_seed.news import News
 from shared_seed.noise import Sample
 from shared_seed.outcome import Outcome, Step
 from shared_seed.pace import Pace
+from shared_seed.pending import Pending
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Measurement, Probe
+from shared_seed.rate import Rate
 from shared_seed.replica import count_gradients
 from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
@@ -52,10 +53,11 @@ class Session:
         self.round = 0
         self.probe = Probe(model, self.perturbation)
         self._log: RunLog | None = None
-        self._codes = bytearray()
-        self._measured: Measurement | None = None
-        self._losses: list[float] = []
-        self._gradients: list[float] = []
+        self._pending = Pending()
+        self._rate: Rate | None = None
+        if settings.promise is not None:
+            self._rate = Rate(settings.promise, manifest.epsilon, manifest.scale_exponent)
+        self._base = 1.0
         self._held: list[Message] = []
         self._decays: Mapping[str, float] = {}
         self.loudness = decay.Loudness()
@@ -94,6 +96,7 @@ class Session:
             session._log = folder.open_log(settings.folder, begun, logged)
             if training.groups is not None:
                 session._decays = training.groups.decays
+                session._base = training.groups.base
             session._take_up(logged, resume)
             session.swarm = session._connect()
         except BaseException:
@@ -118,7 +121,7 @@ class Session:
     @property
     def probes(self) -> int:
         """How many have been measured since the last step."""
-        return len(self._codes)
+        return len(self._pending.codes)
 
     @property
     def faults(self) -> list[str]:
@@ -172,6 +175,8 @@ class Session:
         # In lockstep, what others have done for later rounds waits for these.
         self._apply_before(self.round if self.manifest.lockstep else None)
         self._claim_stream(behind)
+        if self._rate is not None:
+            self._rate.resume(swarm.ask(lambda p, now: list(p.archive)), self.stream, self._number)
         swarm.enter(State.TRAINING, self.round)
         if not self.settings.alone:
             self._pace.begin(clock.now())
@@ -187,9 +192,9 @@ class Session:
             loss: evaluates one batch, twice the same; see :meth:`Probe.measure`.
             context: entered around the pair of evaluations.
         """
-        index = len(self._codes)
-        if self.settings.adapt and self._measured and self._swarm().ask(self._is_slow):
-            return self._measured
+        index = self.probes
+        if self.settings.adapt and self._pending.newest and self._swarm().ask(self._is_slow):
+            return self._pending.newest
         if index >= self.manifest.limits.samples_per_message:
             raise RecipeError(
                 f"more than {index} probes in one step; the manifest allows "
@@ -199,23 +204,22 @@ class Session:
         sample = Sample(
             *directions_of(self.manifest.run_bytes, self.stream, self._number, self.round, shared), index
         )
-        measured = self._measured = self.probe.measure(loss, sample, context)
+        measured = self.probe.measure(loss, sample, context)
         gradient = measured.gradient
         if self._decays:
             shrinking = decay.projected(self.replica.weights, self._decays, sample)
             self.loudness.note(measured.gradient, shrinking)
             gradient += shrinking
-        self._codes.append(codec.encode(gradient, self.manifest.scale_exponent))
-        if math.isfinite(gradient):
-            self._losses.append(measured.loss)
-            self._gradients.append(gradient)
+        self._pending.note(measured, gradient, codec.encode(gradient, self.manifest.scale_exponent))
         return measured
 
     def step(self, learning_rate: float) -> Step:
         """Publish the measured bytes, wait for the others as the run's mode has it, and update the weights.
 
         Several probes in one step are averaged, as accumulated batches are: each counts with
-        ``learning_rate`` divided by their number. The peers' steps add up.
+        ``learning_rate`` divided by their number. The peers' steps add up. Where the settings promise something,
+        the rate of each probe is that of :mod:`shared_seed.rate`, and ``learning_rate``, as a part of what the
+        optimizer began with, is its schedule.
 
         Raises:
             HeadroomError: a weight would leave its grid; the weights are as before the step.
@@ -223,11 +227,13 @@ class Session:
             MessageError: the learning rate is beyond what the manifest allows.
             RecipeError: nothing was measured since the last step.
         """
-        swarm = self._swarm()
-        if not self._codes:
+        swarm, pending = self._swarm(), self._pending
+        if not pending.codes:
             raise RecipeError("step() without a probe before it; call measure() first")
-        rate = as_float32(learning_rate / len(self._codes))
-        message = Message(self.stream, self._number, self.round, rate, bytes(self._codes))
+        if self._rate is not None:
+            learning_rate = self._chosen(learning_rate, self._rate)
+        rate = as_float32(learning_rate / self.probes)
+        message = Message(self.stream, self._number, self.round, rate, bytes(pending.codes))
         # What an earlier process has published under this number stands, whatever we have measured now.
         if swarm.ask(lambda p, now: p.archive.count(message.stream)) <= message.number:
             swarm.publish(message)
@@ -242,15 +248,15 @@ class Session:
         peers = 1 + len({m.stream for m in applied if m.round == done} - {self.stream})
         report = Step(
             done,
-            _mean(self._losses),
-            _mean(self._gradients),
+            pending.loss,
+            pending.gradient,
             learning_rate,
             peers,
             count_gradients(applied),
             late,
-            len(self._codes) - len(self._gradients),
+            pending.abstained,
         )
-        self._forget_probes()
+        self._pending.clear()
         return report
 
     def outgrow(self) -> None:
@@ -312,7 +318,7 @@ class Session:
     def close(self) -> None:
         """Leave the swarm and close the log, weights clean; may be called again."""
         self.perturbation.settle()
-        self._forget_probes()
+        self._pending.clear()
         if self.swarm is not None:
             self.swarm.close()
         if self._log is not None:
@@ -432,15 +438,11 @@ class Session:
         self._pace.begin(clock.now())
         return tuple(late)
 
+    def _chosen(self, learning_rate: float, rate: Rate) -> float:
+        """What the step's probes together go by, where their own gradients say it."""
+        rate.note(self._pending.codes)
+        schedule = learning_rate / self._base if self._base else 0.0
+        return self.probes * min(schedule * rate.value(), self.manifest.limits.learning_rate)
+
     def _is_slow(self, protocol: Protocol, now: float) -> bool:
         return self._pace.is_slow(protocol.roster, now)
-
-    def _forget_probes(self) -> None:
-        self._measured = None
-        self._codes.clear()
-        self._losses.clear()
-        self._gradients.clear()
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

@@ -13,6 +13,7 @@ from shared_seed.admission import Invite
 from shared_seed.errors import RecipeError
 from shared_seed.grid import check_epsilon
 from shared_seed.manifest import Admission
+from shared_seed.rate import PROMISE
 
 OPEN = Admission()
 """Everybody may take part."""
@@ -34,6 +35,9 @@ class Settings:
         lockstep: * wait at each step for the live peers' messages; otherwise never wait.
         start_with: * begin when this many peers are ready.
         most_learning_rate: * messages that ask for more are refused.
+        promise: nats that each probe's step is to lower its loss by, to first order: the learning rate follows
+            from the projected gradients (:mod:`shared_seed.rate`), and what the Trainer says is its schedule.
+            None goes by the Trainer's learning rate.
         seed: * with the model, names the run and so its noise.
         admission: * who may take part in a run that begins here; everybody by default.
         invite: the token that admits this peer to a run that admits by invite.
@@ -63,6 +67,7 @@ class Settings:
     lockstep: bool = True
     start_with: int = 1
     most_learning_rate: float = 1.0
+    promise: float | None = None
     seed: int = 0
     admission: Admission = OPEN
     invite: str | None = field(default=None, repr=False)
@@ -91,6 +96,8 @@ class Settings:
         for name in ("start_with", "most_learning_rate", "patience", "factor"):
             if not getattr(self, name) > 0:
                 raise RecipeError(f"{name} is {getattr(self, name)!r}; expected a positive number")
+        if self.promise is not None and not 0 < self.promise < math.inf:
+            raise RecipeError(f"promise is {self.promise!r}; expected nats, a positive number such as {PROMISE}")
         if self.deadline is not None and self.deadline <= 0:
             raise RecipeError(f"deadline is {self.deadline!r}; expected a positive number of seconds")
         if self.invite is not None:

@@ -34,7 +34,7 @@ class RecipeModule(LightningModule):  # type: ignore[misc]
     def configure_optimizers(self) -> Any:
         """Plain SGD, for its learning rate and schedule."""
         training = self.job.recipe.training
-        optimizer = torch.optim.SGD(self.parameters(), lr=training.learning_rate)
+        optimizer = torch.optim.SGD(self.parameters(), lr=training.base_rate)
         if training.schedule == "constant":
             return optimizer
         falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, training.steps)

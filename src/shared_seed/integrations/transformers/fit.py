@@ -50,7 +50,7 @@ def fit(job: Job) -> Outcome | None:
             max_steps=training.steps,
             per_device_train_batch_size=training.batch_size,
             gradient_accumulation_steps=training.probes_per_step,
-            learning_rate=training.learning_rate,
+            learning_rate=training.base_rate,
             lr_scheduler_type=training.schedule,
             optim="sgd",
             bf16=training.precision == "bf16",

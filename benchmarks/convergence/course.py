@@ -1,0 +1,88 @@
+"""One run from its first step to its last, and what has been run so far."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from convergence.bench import MODELS, Bench
+from convergence.methods import METHODS, Method
+from convergence.spec import ROWS, Point, Spec
+from shared_seed.errors import HeadroomError
+
+Builder = Callable[[str, bool, int, int], Bench]
+POINTS = 6
+"""Where a run is tested, its start not counted."""
+
+
+def run(spec: Spec, build: Builder | None = None, tell: Callable[[str], None] = print) -> dict[str, Any]:
+    """Train and test as a spec says; returns its fields and its points, ``stopped`` if it diverged off the grid.
+
+    Args:
+        spec: what to run.
+        build: makes the bench; by default that of the spec's model.
+        tell: is told each point.
+    """
+    bench = (build or MODELS[spec.model])(spec.corpus, spec.lora, spec.seed, spec.test_rows)
+    if spec.train_rows is not None:
+        bench.train = bench.train[: spec.train_rows]
+    method = METHODS[spec.method](bench, spec)
+    points, seconds, stopped = [_point(method, 0, 0.0)], 0.0, ""
+    due = {round(spec.steps * part / POINTS) for part in range(1, POINTS + 1)}
+    for number in range(spec.steps):
+        began = time.perf_counter()
+        try:
+            method.step(number)
+        except HeadroomError as error:
+            stopped = str(error)
+            break
+        seconds += time.perf_counter() - began
+        if number + 1 in due:
+            points.append(_point(method, number + 1, seconds))
+            tell(f"  {points[-1]}")
+    return {"spec": asdict(spec), "points": [asdict(point) for point in points], "stopped": stopped}
+
+
+def _point(method: Method, steps: int, seconds: float) -> Point:
+    spec, score = method.spec, method.bench.score()
+    assert score.accuracy is not None
+    rates, method.rates = method.rates, []
+    passes = steps * spec.batch * (3 if spec.method == "adamw" else 2) / ROWS
+    return Point(
+        passes,
+        round(seconds, 1),
+        method.sent,
+        round(score.loss, 4),
+        round(score.accuracy, 4),
+        None if score.auc is None else round(score.auc, 4),
+        None if score.median_accuracy is None else round(score.median_accuracy, 4),
+        mean(rates) if rates else 0.0,
+    )
+
+
+class Ledger:
+    """Results in a file, one JSON line a run, so that a lab that was stopped goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.results: list[dict[str, Any]] = []
+        if path.exists():
+            self.results = [json.loads(line) for line in path.read_text().splitlines()]
+
+    def complete(
+        self, specs: Iterable[Spec], build: Builder | None = None, tell: Callable[[str], None] = print
+    ) -> None:
+        """Run what is not there yet, and write each down as it ends."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for spec in specs:
+            if any(result["spec"] == asdict(spec) for result in self.results):
+                continue
+            tell(spec.key)
+            self.results.append(run(spec, build, tell))
+            with self._path.open("a") as file:
+                file.write(json.dumps(self.results[-1]) + "\n")

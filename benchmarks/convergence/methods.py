@@ -1,0 +1,134 @@
+"""The methods, each with the same batches: shared-seed with the project's own parts, MeZO, and backpropagation."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from common import mezo
+from convergence.bench import Bench
+from convergence.spec import Spec
+from shared_seed import codec, update
+from shared_seed.noise import Sample
+from shared_seed.perturbation import Perturbation
+from shared_seed.probe import Probe
+from shared_seed.rate import PROMISE, Rate
+from shared_seed.weights import Choice, Weights
+
+MEZO_EPSILON = 1e-3
+
+
+class Method(ABC):
+    """One way of training; ``rates`` are the learning rates of the probes so far, ``sent`` the bytes of a peer."""
+
+    def __init__(self, bench: Bench, spec: Spec) -> None:
+        self.bench, self.spec = bench, spec
+        self.rates: list[float] = []
+        self.sent = 0
+
+    @abstractmethod
+    def step(self, number: int) -> None:
+        """Make one round."""
+
+
+class SharedSeed(Method):
+    """Peers in lockstep; their replicas would be identical, so there is one."""
+
+    def __init__(self, bench: Bench, spec: Spec) -> None:
+        super().__init__(bench, spec)
+        self._weights = Weights.of(bench.model, spec.epsilon, Choice(dense=("*",) if spec.dense else ()))
+        self._probe = Probe(bench.model, Perturbation(self._weights, spec.epsilon))
+        self._batches = [
+            bench.batches(spec.batch, 1000 * spec.seed + peer, slice(peer, None, spec.peers))
+            for peer in range(spec.peers)
+        ]
+        self._found = [Rate(spec.promise or PROMISE, spec.epsilon, 0) for _ in range(spec.peers)]
+        named = hashlib.blake2b(spec.key.encode(), digest_size=7)
+        self._key = int.from_bytes(named.digest(), "little")
+        self._late: deque[list[tuple[Sample, float]]] = deque()
+
+    def step(self, number: int) -> None:
+        """A probe of every peer, and all of them applied, the others' maybe some rounds later."""
+        made = [self._take(peer, number) for peer in range(self.spec.peers)]
+        now = made if not self.spec.behind else made[:1]
+        self._late.append([] if not self.spec.behind else made[1:])
+        if len(self._late) > self.spec.behind:
+            now = now + self._late.popleft()
+        update.apply(self._weights, [s for s, _ in now], np.array([step for _, step in now], np.float64))
+        self.sent += 1
+
+    def _take(self, peer: int, number: int) -> tuple[Sample, float]:
+        batch = next(self._batches[peer])
+        sample = Sample(self._key, number, peer)
+        gradient = self._probe.measure(lambda: self.bench.loss(batch), sample).gradient
+        code = codec.encode(gradient)
+        if self.spec.rate is None:
+            self._found[peer].note([code])
+            rate = self._found[peer].value()
+        else:
+            rate = self.spec.rate
+        rate *= self.spec.factor(number)
+        self.rates.append(rate)
+        if self.spec.coefficient == "float":
+            return sample, -rate * gradient
+        if self.spec.coefficient == "sign":
+            # As long as the codes of a normal gradient are on average, so that the rates compare.
+            return sample, -rate * float(np.sign(gradient)) * self._found[peer].root_mean_square
+        return sample, -rate * codec.decode(code)
+
+
+class Mezo(Method):
+    """MeZO (Malladi et al. 2023), Algorithm 1: normal directions, in place, drawn again for each pass."""
+
+    def __init__(self, bench: Bench, spec: Spec) -> None:
+        super().__init__(bench, spec)
+        self._batches = bench.batches(spec.batch, 1000 * spec.seed)
+        assert spec.rate is not None
+
+    def step(self, number: int) -> None:
+        """Two forward passes, four passes over the weights."""
+        assert self.spec.rate is not None
+        model, batch, seed = self.bench.model, next(self._batches), 1_000_003 * self.spec.seed + number
+        mezo.add(model, seed, MEZO_EPSILON)
+        plus = self._loss(batch)
+        mezo.add(model, seed, -2 * MEZO_EPSILON)
+        minus = self._loss(batch)
+        mezo.add(model, seed, MEZO_EPSILON)
+        rate = self.spec.rate * self.spec.factor(number)
+        self.rates.append(rate)
+        mezo.add(model, seed, -rate * (plus - minus) / (2 * MEZO_EPSILON))
+
+    @torch.no_grad()
+    def _loss(self, batch: object) -> float:
+        return float(self.bench.loss(batch))  # type: ignore[arg-type]
+
+
+class Backprop(Method):
+    """AdamW on the gradient: the ceiling, at many times the memory."""
+
+    def __init__(self, bench: Bench, spec: Spec) -> None:
+        super().__init__(bench, spec)
+        self._batches = bench.batches(spec.batch, 1000 * spec.seed)
+        assert spec.rate is not None
+        trained = [p for p in bench.model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(trained, spec.rate)
+
+    def step(self, number: int) -> None:
+        """One forward and one backward pass."""
+        assert self.spec.rate is not None
+        rate = self.spec.rate * self.spec.factor(number)
+        self.rates.append(rate)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.bench.loss(next(self._batches))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+
+METHODS: dict[str, Callable[[Bench, Spec], Method]] = {"ours": SharedSeed, "mezo": Mezo, "adamw": Backprop}

@@ -1,0 +1,71 @@
+"""The parts of the lab."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convergence.spec import Spec
+
+LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=600)
+"""A language model that is asked for a word."""
+
+HEAD = Spec(model="minilm", corpus="rotten-tomatoes", passes=1200)
+"""An encoder with a fresh head."""
+
+SEEDS = range(3)
+TASKS = ("rotten-tomatoes", "sms", "news")
+
+
+def _seeded(*specs: Spec) -> list[Spec]:
+    return [replace(spec, seed=seed) for seed in SEEDS for spec in specs]
+
+
+PLANS: dict[str, list[Spec]] = {
+    # What MeZO reaches, at several learning rates, and we with the one that is found.
+    "mezo": _seeded(
+        LANGUAGE,
+        *(
+            replace(LANGUAGE, method="mezo", rate=rate, schedule="constant", epsilon=1e-3, passes=2000)
+            for rate in (2e-6, 1e-5, 5e-5)
+        ),
+    ),
+    # The found learning rate against a search, on all parameters and on an adapter.
+    "rate": [
+        replace(LANGUAGE, lora=lora, promise=promise, rate=rate, seed=seed)
+        for seed in SEEDS
+        for lora, rates in ((False, (1e-5, 3e-5, 1e-4)), (True, (1e-3, 1e-2, 1e-1)))
+        for promise, rate in (*((p, None) for p in (None, 0.002, 0.02)), *((None, r) for r in rates))
+    ],
+    # The same on other tasks.
+    "tasks": [
+        replace(base, corpus=corpus, lora=lora, promise=promise, seed=seed)
+        for seed in SEEDS
+        for base in (LANGUAGE, HEAD)
+        for corpus in TASKS
+        for lora in (False, True)
+        for promise in (None, 0.002, 0.02)
+    ],
+    # Directions, coefficients, batch size.
+    "variants": _seeded(
+        LANGUAGE,
+        replace(LANGUAGE, dense=True),
+        replace(LANGUAGE, coefficient="float"),
+        replace(LANGUAGE, coefficient="sign"),
+        replace(LANGUAGE, batch=4),
+        replace(LANGUAGE, batch=64),
+        replace(LANGUAGE, epsilon=2.0**-10),
+        replace(LANGUAGE, epsilon=2.0**-6),
+    ),
+    # More peers at as many forward passes of each; messages that come late.
+    "peers": _seeded(
+        *(replace(HEAD, peers=peers) for peers in (1, 3, 8)),
+        *(replace(HEAD, peers=8, behind=behind) for behind in (2, 8)),
+    ),
+    # The ceiling.
+    "backprop": _seeded(
+        *(
+            replace(LANGUAGE, method="adamw", lora=lora, rate=rate, train_rows=1000)
+            for lora, rate in ((False, 1e-5), (True, 1e-3))
+        )
+    ),
+}

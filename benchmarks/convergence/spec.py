@@ -1,0 +1,83 @@
+"""What one run of the lab is: a line that names it, so that a lab that was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+MethodName = Literal["ours", "mezo", "adamw"]
+ROWS = 16
+"""Rows that one forward pass is counted for, whatever the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One run.
+
+    Args:
+        model: of :data:`convergence.bench.MODELS`.
+        corpus: of :data:`convergence.corpora.CORPORA`.
+        lora: train an adapter instead of all parameters.
+        method: whose steps are made.
+        rate: learning rate; None has it found.
+        promise: nats that the found rate promises; None takes the default.
+        passes: forward passes of 16 rows in all, for each peer; a backward pass counts as two.
+        batch: rows a probe.
+        peers: that take steps side by side, each with its own rows; for ``ours``.
+        schedule: linear falls to 0.
+        epsilon: distance of a probe's points.
+        dense: dense signs for all parameters instead of rank-1 ones.
+        coefficient: what a probe publishes: one byte, its sign, or a number as it is.
+        behind: rounds that others' messages come late.
+        train_rows: sentences to train on at most.
+        test_rows: to test on at most.
+        seed: of directions, batches, and whatever of the model is fresh.
+    """
+
+    model: str
+    corpus: str
+    method: MethodName = "ours"
+    lora: bool = False
+    rate: float | None = None
+    promise: float | None = None
+    passes: int = 600
+    batch: int = 16
+    peers: int = 1
+    schedule: Literal["linear", "constant"] = "linear"
+    epsilon: float = 2.0**-8
+    dense: bool = False
+    coefficient: Literal["byte", "float", "sign"] = "byte"
+    behind: int = 0
+    train_rows: int | None = None
+    test_rows: int = 500
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Rounds that the passes are enough for."""
+        return self.passes * ROWS // (self.batch * (3 if self.method == "adamw" else 2))
+
+    @property
+    def key(self) -> str:
+        """The same for the same run."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    def factor(self, step: int) -> float:
+        """What the schedule multiplies a step's learning rate with."""
+        return 1 - step / self.steps if self.schedule == "linear" else 1.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run stands after forward passes of 16 rows a peer, seconds of training, and bytes that a peer sent."""
+
+    passes: float
+    seconds: float
+    sent: int
+    loss: float
+    accuracy: float
+    auc: float | None
+    median_accuracy: float | None
+    rate: float
+    """Mean learning rate of the probes since the last point."""

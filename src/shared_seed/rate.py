@@ -1,0 +1,75 @@
+"""A learning rate that nobody has to guess.
+
+A step of ``rate * g`` against a direction lowers the loss by ``rate * g**2`` nats, to first order. Here that is
+what is chosen, the *promise*, and the rate follows from the projected gradients g as they come::
+
+    rate = min(promise / mean(g**2), epsilon / sqrt(mean(g**2)))
+
+Why nats, and not a distance, are the same for all models: descent along random directions goes best at the rate
+``|G|**2 / (E[g**2] * tr H)``, with G the gradient and H the Hessian of the expected loss (the quadratic model of
+Spall 1992, section III; Malladi et al. 2023, lemma 3). A cross-entropy's Hessian is near its Fisher information
+(Martens 2020, "New insights and perspectives on the natural gradient method", section 9), whose trace is the mean
+squared norm of one example's gradient. So the best ``rate * E[g**2]`` is near ``|G|**2 / E[|G_example|**2]``: the
+share of the signal in one example's gradient, a number without a unit that knows nothing of parameters, batch size
+or adapters. It is measured in ``docs/convergence.md``. The second bound keeps a step from going further than its
+probe has looked.
+
+Every peer takes its own projected gradients, and messages carry the rate, so nobody has to agree on anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from shared_seed import codec
+from shared_seed.messages import Message, Stream
+
+PROMISE = 0.006
+"""Nats that a probe's step is to lower its loss by, to first order; chosen in ``docs/convergence.md``."""
+
+WINDOW = 32
+"""Projected gradients whose mean square is taken: the newest ones."""
+
+
+class Rate:
+    """Follows one peer's projected gradients.
+
+    Args:
+        promise: nats, positive.
+        epsilon: how far a probe looks.
+        scale_exponent: of the codes.
+    """
+
+    def __init__(self, promise: float, epsilon: float, scale_exponent: int) -> None:
+        self._promise = promise
+        self._epsilon = epsilon
+        self._scale_exponent = scale_exponent
+        self._squares: deque[float] = deque(maxlen=WINDOW)
+
+    def note(self, codes: Iterable[int]) -> None:
+        """Follow what has been published; abstentions say nothing.
+
+        Codes, and not what was rounded to them: a peer that resumes has nothing else.
+        """
+        for code in codes:
+            if not codec.is_abstention(code):
+                self._squares.append(codec.decode(code, self._scale_exponent) ** 2)
+
+    def resume(self, messages: Iterable[Message], stream: Stream, number: int) -> None:
+        """Follow what a peer has published in its streams up to a message of this number in this one."""
+        own = [m for m in messages if m.stream.peer == stream.peer and (m.stream, m.number) < (stream, number)]
+        self._squares.clear()
+        for message in sorted(own, key=lambda m: (m.stream, m.number))[-WINDOW:]:
+            self.note(message.codes)
+
+    @property
+    def root_mean_square(self) -> float:
+        """Of the newest projected gradients, 0 without any."""
+        return math.sqrt(math.fsum(self._squares) / max(1, len(self._squares)))
+
+    def value(self) -> float:
+        """Of the next step of one probe; 0 as long as no gradient was other than 0."""
+        size = self.root_mean_square
+        return min(self._promise / size**2, self._epsilon / size) if size else 0.0

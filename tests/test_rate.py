@@ -1,0 +1,129 @@
+"""The learning rate that follows from projected gradients."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from shared_seed import codec
+from shared_seed.errors import RecipeError
+from shared_seed.messages import Message, Stream
+from shared_seed.rate import WINDOW, Rate
+from shared_seed.session import Session
+from shared_seed.settings import Settings
+from shared_seed.training import Training
+
+EPSILON = 2.0**-8
+STREAM = Stream(b"twelve bytes", 3)
+CODES = st.lists(st.integers(0, 255), max_size=2 * WINDOW)
+
+
+def rate(promise: float = 0.006, scale_exponent: int = 0) -> Rate:
+    return Rate(promise, EPSILON, scale_exponent)
+
+
+@given(CODES, st.integers(-8, 8), st.floats(1e-6, 1.0))
+def test_it_promises_what_was_asked_for_and_goes_no_further_than_the_probe(
+    codes: list[int], scale: int, promise: float
+) -> None:
+    followed = rate(promise, scale)
+    followed.note(codes)
+    known = [Fraction(codec.decode(c, scale)) for c in codes if not codec.is_abstention(c)][-WINDOW:]
+    square = sum(g * g for g in known) / max(1, len(known))
+    if square == 0:
+        assert followed.value() == 0
+        return
+    promised, gone = followed.value() * float(square), followed.value() * math.sqrt(square)
+    assert promised <= promise * (1 + 1e-9)
+    assert gone <= EPSILON * (1 + 1e-9)
+    assert promised == pytest.approx(promise) or gone == pytest.approx(EPSILON)
+
+
+def test_gradients_twice_as_large_halve_the_probe_or_quarter_the_promise() -> None:
+    large, larger, small, smaller = rate(), rate(), rate(), rate()
+    for followed, gradient in ((large, 32.0), (larger, 64.0), (small, 0.5), (smaller, 0.25)):
+        followed.note([codec.encode(gradient)])
+    assert large.value() == 4 * larger.value() == 0.006 / 32**2
+    assert 2 * small.value() == smaller.value() == EPSILON / 0.25
+
+
+@given(st.lists(CODES.filter(bool), min_size=1, max_size=60), st.data())
+def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(steps: list[list[int]], data: st.DataObject) -> None:
+    earlier = data.draw(st.integers(0, len(steps)))
+    messages = [
+        Message(Stream(STREAM.peer, 2), number, number, 1.0, bytes(codes))
+        for number, codes in enumerate(steps[:earlier])
+    ]
+    messages += [
+        Message(STREAM, number, earlier + number, 1.0, bytes(codes))
+        for number, codes in enumerate(steps[earlier:])
+    ]
+    others = [Message(Stream(b"another peer"), n, n, 1.0, b"\x7e") for n in range(3)]
+    until = data.draw(st.integers(0, len(steps) - earlier))
+    going, resumed = rate(), rate()
+    for codes in steps[: earlier + until]:
+        going.note(codes)
+    resumed.note(b"\x40")
+    resumed.resume(data.draw(st.permutations(messages + others)), STREAM, until)
+    assert resumed.value() == going.value()
+
+
+class Bowl(nn.Module):
+    """A quadratic, whose scale nobody knows."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.linspace(-1, 1, 64))
+        self.scale = scale
+
+    def loss(self) -> Tensor:
+        return self.scale * self.values.square().sum()
+
+
+@pytest.mark.parametrize("scale", [0.03, 1.0, 30.0])
+def test_a_session_descends_whatever_the_scale_of_the_loss(scale: float) -> None:
+    model = Bowl(scale)
+    before = model.loss().item()
+    training = Training(rounds=400)
+    session = Session.open(model, Settings(promise=0.2 * scale, epsilon=2.0**-6), training)
+    session.begin()
+    for _ in range(400):
+        session.measure(model.loss)
+        report = session.step(1.0)
+    assert report.learning_rate > 0
+    session.close()
+    assert model.loss().item() < 0.6 * before
+
+
+def test_a_session_that_resumes_takes_the_same_steps(tmp_path: Path) -> None:
+    digests = []
+    for stops in ((12,), (5, 12)):
+        folder = tmp_path / str(len(stops))
+        for end in stops:
+            model = Bowl(1.0)
+            settings = Settings(promise=0.006, folder=folder, number=0)
+            session = Session.open(model, settings, Training(rounds=12))
+            session.begin()
+            while session.round < end:
+                session.measure(model.loss)
+                session.step(1 - session.round / 12)
+            rates = [m.learning_rate for m in session.protocol.archive]
+            if end == 12:
+                digests.append((rates, session.finish().messages))
+            session.close()
+    # A restarted process draws other directions, so what is compared is how many steps promise how much.
+    assert [len(rates) for rates, _ in digests] == [12, 12]
+    assert digests[0][0][:5] == digests[1][0][:5]
+
+
+@pytest.mark.parametrize("promise", [0, -1, math.inf, math.nan])
+def test_a_promise_that_is_none_is_refused(promise: float) -> None:
+    with pytest.raises(RecipeError, match=r"promise is .* expected nats"):
+        Settings(promise=promise)
