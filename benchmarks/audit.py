@@ -32,6 +32,7 @@ from shared_seed.manifest import Limits, Manifest
 from shared_seed.messages import Message, Stream, as_float32
 from shared_seed.noise import Sample, stream_key
 from shared_seed.perturbation import Perturbation
+from shared_seed.precision import resolve
 from shared_seed.probe import Probe
 from shared_seed.replica import Replica
 from shared_seed.text_task import Batch
@@ -110,7 +111,7 @@ def swarm_of(terms: recipe.Recipe, public_rows: int) -> Swarm:
         Probe(model, Perturbation(weights, training.epsilon)),
         AssignedBatches(task, task.encode(rows.train), training.batch_size, training.seed),
         AssignedBatches(task, task.encode(rows.test), public_rows, training.seed),
-        training.precision == "bf16",
+        resolve(terms, "cpu").bf16,
     )
 
 

@@ -12,6 +12,7 @@ from shared_seed import data, recipe
 from shared_seed.classification import Classification
 from shared_seed.errors import RecipeError
 from shared_seed.integrations.transformers.models import load
+from shared_seed.precision import resolve
 from shared_seed.score import Score
 from shared_seed.task import ClassificationTask
 
@@ -40,7 +41,7 @@ def measure(path: Path, rows: int, candidates: tuple[tuple[str, str, str], ...] 
         task = terms.task.model_copy(update={"prompt": prompt, "words": labelled, "most_tokens": 100})
         classification = Classification(task, tokenizer, model)
         train = data.split(table, task, terms.training.seed).train[:rows]
-        score = classification.evaluate(model, classification.encode(train), terms.training.precision == "bf16")
+        score = classification.evaluate(model, classification.encode(train), resolve(terms, "cpu").bf16)
         print(
             f"accuracy {score.accuracy or 0:.3f}  AUC {score.auc or 0:.3f}  "
             f"at the median {score.median_accuracy or 0:.3f}  "

@@ -37,7 +37,9 @@ def test_every_benchmark_has_a_test_here() -> None:
         "memory",
         "merge",
         "noise",
+        "padding",
         "plugins",
+        "precision",
         "probe_noise",
         "prompts",
         "relay",
@@ -144,6 +146,30 @@ def test_probe_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert 0 < errors["fp32", -6] < 1
     assert errors["bf16", -10] > 0
     assert "rms projected gradient" in capsys.readouterr().out
+
+
+def test_padding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import padding
+
+    path = tiny.recipe(tmp_path, batch_size=4)
+    texts = [f"{'very ' * (7 * i % 23)}good,1" for i in range(240)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *texts]))
+    random, _, alone, together = padding.measure(path, 2)
+    assert random.own == alone.own == together.own == pytest.approx(200 * 14, rel=0.1)
+    assert random.computed > 1.3 * together.own > together.computed > together.own
+    assert random.waited > alone.waited > together.waited
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import precision
+
+    ratio, chosen = precision.measure(tiny.recipe(tmp_path, precision="fp32"), 8, 2)
+    assert ratio > 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["fp32", "bf16", "bf16"]
+    assert said[-1].endswith(f"auto: {chosen}")
+    assert chosen.reason != "as the recipe says"
 
 
 def test_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,7 @@ def test_a_dry_run_prints_a_recipe_that_loads_and_measures_a_step(home: Path, ca
     said = dict(line[2:].split(None, 1) for line in out.splitlines() if line.startswith("# "))
     assert "parameters are trained (from the configuration of" in said["model"]
     assert said["memory"].split(":")[1].startswith(" weights ")
+    assert said["compute"] == "fp32, as the recipe says"
     assert said["wire"].startswith("94 bytes a step and peer to each subscriber; 188 received by each of 3 peers")
     assert "s each, the median of 3 measured here with one peer at the full 64 tokens" in said["time"]
     assert not Path("runs").exists()
@@ -118,6 +119,7 @@ def test_a_dry_run_without_the_model_goes_by_the_facts(with_task: Path, call: Ca
     )
     assert said["download"] == "16.1 GB, gated"
     assert "weights 6.04 GB" in said["memory"]
+    assert said["compute"] == "bf16, which weights in 4bit need"
     assert said["time"].startswith("unknown until the model is on this machine")
 
 
@@ -157,7 +159,7 @@ def test_the_list_agrees_with_the_estimate_of_weights(with_task: Path, call: Cal
     from shared_seed.integrations.transformers.models import skeleton
 
     for row in json.loads(call("recipes", "*/toy/*", "--json")[1])["names"]:
-        found = Request(row["name"]).find()
+        found = Request(row["name"], ("training.precision=bf16",)).find()
         assert found.facts is not None
         memory = Memory.of(skeleton(found.facts.config, found.recipe.lora), found.recipe)
         casts = memory.casts if found.recipe.lora is None else 0

@@ -59,7 +59,8 @@ def test_trained_weights_take_4_bytes_and_fp32_keeps_casts() -> None:
     model = skeleton(shape())
     count = Parameters.of(model).total
     matrices = sum({p: p.numel() for n, p in model.named_parameters() if p.dim() == 2}.values())
-    fp32, bf16 = (Memory.of(model, terms(weights=weights)) for weights in ("fp32", "bf16"))
+    bf16_products = {"precision": "bf16"}
+    fp32, bf16 = (Memory.of(model, terms(weights=w, training=bf16_products)) for w in ("fp32", "bf16"))
     assert (fp32.weights, bf16.weights) == (4 * count, 4 * count)
     assert (fp32.casts, bf16.casts) == (2 * matrices, 0)
     assert Memory.of(model, terms(training={"precision": "fp32"})).casts == 0

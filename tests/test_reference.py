@@ -27,5 +27,5 @@ def test_limits_choices_and_defaults_are_told() -> None:
     lines = reference.markdown().splitlines()
     assert '| `title` | text | `""` | one line for people |' in lines
     assert any(line.startswith("| `trim` | number ≥ 0 < 0.5 | `0.25` |") for line in lines)
-    assert any(line.startswith('| `precision` | `bf16`, `fp32` | `"bf16"` |') for line in lines)
+    assert any(line.startswith('| `precision` | `auto`, `bf16`, `fp32` | `"auto"` |') for line in lines)
     assert any(line.startswith("| `steps` | integer > 0 | required |") for line in lines)

@@ -70,7 +70,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Point:
-    """Where a run stands after forward passes of 16 rows a peer, seconds of training, and bytes that a peer sent."""
+    """A run after forward passes of 16 rows a peer, seconds of training, and bytes that a peer sent."""
 
     passes: float
     seconds: float

@@ -27,6 +27,7 @@ from shared_seed.log import Contents
 from shared_seed.messages import Message, Stream
 from shared_seed.noise import Sample, stream_key
 from shared_seed.perturbation import Perturbation
+from shared_seed.precision import resolve
 from shared_seed.probe import Probe
 from shared_seed.rate import Rate
 from shared_seed.recipe import Recipe
@@ -117,7 +118,7 @@ def audit(contents: Contents, options: Options, tell: Tell = lambda done, total:
     batches = _batches(terms, build(terms.task, tokenizer, model), options, assigned)
     seed = secrets.randbits(63) if options.seed is None else options.seed
     chosen = choose(messages, options.share, seed)
-    bf16 = terms.training.precision == "bf16"
+    bf16 = resolve(terms, next(model.parameters()).device.type).bf16
     checks = recompute(contents, model, batches, chosen, bf16, tell)
     counts = Counter(m.stream for m in messages)
     broken = breaks(messages, terms)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shared_seed import clock
 from shared_seed.errors import ModelError
+from shared_seed.precision import resolve
 from shared_seed.recipe import Recipe
 from shared_seed.session import Session
 from shared_seed.settings import Settings
@@ -79,7 +80,7 @@ def _loss(model: torch.nn.Module, ids: Tensor, recipe: Recipe) -> Tensor:
 
 
 def _autocast(device: torch.device, recipe: Recipe) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, torch.bfloat16) if recipe.training.precision == "bf16" else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if resolve(recipe, device.type).bf16 else nullcontext()
 
 
 def _vocabulary(model: torch.nn.Module) -> int:

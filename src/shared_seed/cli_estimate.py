@@ -20,7 +20,9 @@ UNKNOWN = "unknown until the model is on this machine: a step is measured with i
 
 
 def show(out: Console, recipe: Recipe, facts: Facts | None, peers: int) -> None:
-    """Print a recipe as YAML and, as comments below it, parameters, memory, bytes a step and time."""
+    """Print a recipe as YAML and, as comments below it, parameters, memory, precision, bytes a step and
+    time.
+    """
     content = recipe.model_dump(mode="json", exclude_none=True, exclude={"quick"})
     out.print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), markup=False, soft_wrap=True)
     for line in lines(recipe, facts, peers):
@@ -31,9 +33,11 @@ def lines(recipe: Recipe, facts: Facts | None, peers: int) -> list[str]:
     """What a recipe would take, a line a thing."""
     # Late: torch and transformers take seconds, which other commands should not wait for.
     from shared_seed.estimate import Memory, Parameters, Wire
+    from shared_seed.precision import resolve
 
     wire = Wire.of(recipe.training.probes_per_step, peers)
     said = [
+        f"compute   {resolve(recipe)}",
         f"wire      {wire.message} bytes a step and peer to each subscriber; {wire.received:,} received by each "
         f"of {peers} peers; the log grows by {wire.log:,} at most",
     ]

@@ -11,6 +11,7 @@ from torch import nn
 from shared_seed.facts import MEMORY, QUANTISED
 from shared_seed.identity import SIGNATURE_SIZE
 from shared_seed.messages import Message, Stream
+from shared_seed.precision import resolve
 from shared_seed.recipe import Recipe
 from shared_seed.signed import Signed
 
@@ -85,7 +86,7 @@ def _kept(parameter: nn.Parameter, quantised: bool, recipe: Recipe) -> float:
 def _casts(model: nn.Module, recipe: Recipe) -> int:
     """Autocast keeps the casts of trained matrices for the pair of forwards; others are cast one at a time."""
     matrices = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
-    if recipe.training.precision == "fp32":
+    if not resolve(recipe).bf16:
         return 0
     float32 = recipe.lora is not None or recipe.weights == "fp32"
     kept = sum(p.numel() for p in matrices if p.requires_grad and float32)
@@ -100,7 +101,7 @@ def _activations(model: Any, recipe: Recipe) -> int:
     config = model.config
     hidden: int = config.hidden_size
     inner: int = getattr(config, "intermediate_size", 0) or getattr(config, "ffn_dim", 4 * hidden)
-    size = 2 if recipe.training.precision == "bf16" else 4
+    size = 2 if resolve(recipe).bf16 else 4
     tokens = recipe.training.batch_size * recipe.task.most_tokens
     block: int = tokens * (3 * 4 * hidden + 4 * size * hidden + 3 * size * inner)
     # A label word needs the logits of the last position alone.

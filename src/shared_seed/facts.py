@@ -21,7 +21,7 @@ QUANTISED = 0.5 + 4 / 64
 """Bytes of a quantised parameter: 4 bits, and a float32 for each 64 (QLoRA, arXiv 2305.14314, section 2)."""
 
 TRAINED = {"fp32": 6, "bf16": 4}
-"""Bytes of a parameter that is trained: with its cast for the products, or with its low bits."""
+"""Bytes of a parameter that is trained: with its cast for products in bf16, or with its low bits."""
 
 
 class Facts(BaseModel):

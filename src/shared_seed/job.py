@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from shared_seed.batches import AssignedBatches
 from shared_seed.errors import ModelError
 from shared_seed.outcome import Outcome, Step
 from shared_seed.recipe import Recipe, TrainerName
+from shared_seed.sampler import ByLength
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.text_task import Feature, TextTask
@@ -48,10 +52,23 @@ class Job:
         """
         return assigned.loss(self.model, assigned.batch(session.stream, session.round, session.probes))
 
-    @property
-    def data_seed(self) -> int:
-        """Each peer goes through its data in its own order."""
-        return self.recipe.training.seed + 1000 * (1 + (self.settings.number or 0))
+    def loader(self) -> DataLoader[Feature]:
+        """Batches of this peer's rows on the CPU, the same in every loop."""
+        training = self.recipe.training
+        lengths, seed = [len(feature["input_ids"]) for feature in self.features], self._data_seed()
+        return DataLoader(
+            self.features,  # type: ignore[arg-type]
+            training.batch_size,
+            sampler=ByLength(lengths, training.batch_size, seed, training.seed),
+            collate_fn=self.task.collate,
+            # Otherwise each epoch takes a number from the global one.
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def _data_seed(self) -> int:
+        """Each peer goes through its data in its own order: by its number or, like its identity, at random."""
+        number = self.settings.number
+        return secrets.randbits(62) if number is None else self.recipe.training.seed + 1000 * (1 + number)
 
 
 def carried(recipe: Recipe) -> dict[str, Any]:

@@ -54,8 +54,10 @@ class Training(_Section):
         description="of each peer's step; peers' steps add up. auto follows from the projected gradients",
     )
     schedule: Literal["constant", "linear"] = Field(default="constant", description="linear falls to 0")
-    precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="of the forward passes, whatever the weights are"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto",
+        description="of the forward passes, whatever the weights are; auto: bf16 where a peer's hardware is made "
+        "for it, else fp32",
     )
     epsilon: float = Field(default=2.0**-8, description="distance of a probe's two points; a power of two")
     scale_exponent: int = Field(default=0, ge=-64, le=64, description="a byte's value is times 2 to this")
@@ -142,7 +144,9 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _bf16_weights_compute_in_bf16(self) -> Recipe:
         if self.weights != "fp32" and self.training.precision == "fp32":
-            raise ValueError(f"weights: {self.weights} cannot compute in fp32; expected training.precision: bf16")
+            raise ValueError(
+                f"weights: {self.weights} cannot compute in fp32; expected training.precision: auto or bf16"
+            )
         return self
 
     @model_validator(mode="after")

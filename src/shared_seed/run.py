@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shared_seed import card, clock, data, identity, log, metrics, plot, report
+from shared_seed import precision as precisions
 from shared_seed import recipe as recipes
 from shared_seed.data import Split
 from shared_seed.errors import DataError, LogError, RecipeError
@@ -97,7 +98,7 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     tell_status(sink, "loading model")
     model, tokenizer = load(recipe.model, recipe.lora, recipe.training.seed, recipe.weights)
     task = build(recipe.task, tokenizer, model)
-    bf16 = recipe.training.precision == "bf16"
+    precision = precisions.resolve(recipe)
     train, validation, held_out = _encoded(task, split, sink)
 
     def score(when: str) -> Score | None:
@@ -108,12 +109,12 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
             if done % 200 < 32 or done == len(held_out):
                 tell_status(sink, f"testing {when}: {done}/{len(held_out)}")
 
-        return task.evaluate(model, held_out, bf16, tell)
+        return task.evaluate(model, held_out, precision.bf16, tell)
 
     before = score("before")
     if not settings.alone:
         tell_status(sink, f"waiting for peers; join with: shared-seed join {meeting_place(settings)}")
-    scorer = Validation(task, model, validation if test else [], bf16, recipe.task.evaluate_every)
+    scorer = Validation(task, model, validation if test else [], precision.bf16, recipe.task.evaluate_every)
     recorder = _Recorder(folder, sink, scorer)
     outcome = fit(Job(recipe, settings, model, task, train, recorder.record))
     seconds, usage = recorder.taken()
@@ -121,6 +122,7 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     if earlier is not None and earlier.digest == outcome.digest and not recorder.steps:
         return complete(folder, earlier)  # It knows what the run took; this process has done nothing.
     summary = _summary(outcome, settings, (before, score("after")), seconds, usage)
+    summary = replace(summary, precision=precision.name)
     summary.save(folder)
     _plot_and_card(folder, recipe)
     return summary

@@ -230,11 +230,24 @@ def _making(facts: RunFacts) -> str:
         ("gradients", f"{facts.gradients:,}, of which {facts.abstained:,} abstained"),
         ("rounds", f"{manifest.rounds:,}, {'in lockstep' if manifest.lockstep else 'without waiting'}"),
         ("distance of the two losses", f"{manifest.epsilon:g}"),
+        *_computed(facts),
         ("gradient log", f"{facts.contents.size:,} bytes"),
         *_measured(summary),
         ("SHA-256 of the trained parameters", code(facts.digest) if facts.digest else "not stated"),
     ]
     return f"## How it was made\n\n{table(('', ''), rows)}"
+
+
+def _computed(facts: RunFacts) -> list[tuple[str, str]]:
+    """What forward passes computed in, where a recipe tells or this peer has chosen."""
+    if facts.recipe is None:
+        return []
+    asked, chosen = facts.recipe.training.precision, facts.summary and facts.summary.precision
+    if asked != "auto":
+        said = f"{asked}, as the recipe says"
+    else:
+        said = f"{chosen or 'bf16 or fp32'}, chosen by {'this' if chosen else 'each'} peer for its hardware"
+    return [("forward passes computed in", said)]
 
 
 def _measured(summary: Summary | None) -> list[tuple[str, str]]:

@@ -21,7 +21,8 @@ class Summary:
 
     ``received`` is the sum over the peers that are known here, ``seconds`` the time spent in training,
     ``replicas`` the digests of all peers that stated one. Of the ``usage``, memory is that of the peer here
-    that took most, and energy that of the machine while it trained.
+    that took most, and energy that of the machine while it trained. ``precision`` is what this peer's forward
+    passes computed in, bf16 or fp32; None in results of earlier releases.
     """
 
     before: Score | None
@@ -38,6 +39,7 @@ class Summary:
     log_bytes: int
     seconds: float
     usage: Usage = field(default_factory=Usage)
+    precision: str | None = None
 
     @property
     def identical(self) -> bool:

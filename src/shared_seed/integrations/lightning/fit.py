@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from shared_seed.integrations.lightning.strategy import SharedSeedStrategy
 from shared_seed.job import Job
 from shared_seed.outcome import Outcome
+from shared_seed.precision import resolve
 from shared_seed.text_task import Batch
 
 
@@ -47,14 +47,6 @@ def fit(job: Job) -> Outcome | None:
     strategy = SharedSeedStrategy(
         job.settings, root="model", title=job.recipe.model, recipe=job.carried, on_step=job.on_step
     )
-    order = torch.Generator().manual_seed(job.data_seed)
-    loader: DataLoader[Any] = DataLoader(
-        job.features,  # type: ignore[arg-type]
-        training.batch_size,
-        shuffle=True,
-        collate_fn=job.task.collate,
-        generator=order,
-    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         # from_pretrained gives models in evaluation mode, and the losses of assigned batches are taken in it.
@@ -65,11 +57,11 @@ def fit(job: Job) -> Outcome | None:
             devices=1,
             max_steps=training.steps,
             accumulate_grad_batches=training.probes_per_step,
-            precision="bf16-mixed" if training.precision == "bf16" else "32-true",
+            precision="bf16-mixed" if resolve(job.recipe).bf16 else "32-true",
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(RecipeModule(job), loader)
+        trainer.fit(RecipeModule(job), job.loader())
     return strategy.outcome

@@ -12,6 +12,7 @@ from transformers.trainer_callback import PrinterCallback
 from shared_seed.integrations.transformers.callback import SharedSeedCallback
 from shared_seed.job import Job
 from shared_seed.outcome import Outcome
+from shared_seed.precision import resolve
 
 
 class RecipeTrainer(Trainer):  # type: ignore[misc]
@@ -25,12 +26,15 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
             model=job.model,
             args=arguments,
             train_dataset=job.features,
-            data_collator=job.task.collate,
             compute_loss_func=job.task.loss,
             callbacks=[callback],
         )
         self._job = job
         self._callback = callback
+
+    def get_train_dataloader(self) -> Any:
+        """The job's batches."""
+        return self.accelerator.prepare(self._job.loader())
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The loss of one batch, of the loader's or of the run's."""
@@ -53,18 +57,13 @@ def fit(job: Job) -> Outcome | None:
             learning_rate=training.base_rate,
             lr_scheduler_type=training.schedule,
             optim="sgd",
-            bf16=training.precision == "bf16",
+            bf16=resolve(job.recipe).bf16,
             use_cpu=not torch.cuda.is_available(),
             seed=training.seed,
-            data_seed=job.data_seed,
-            # Least padding; and since it goes from long to short, peers in lockstep are equally busy.
-            train_sampling_strategy="group_by_length",
             report_to=[],
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
         )
         trainer = RecipeTrainer(job, callback, arguments)
         trainer.remove_callback(PrinterCallback)

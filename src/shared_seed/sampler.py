@@ -1,0 +1,56 @@
+"""In which order a peer goes through its rows: at random, but with rows of about one length in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Generator
+from torch.utils.data import Sampler
+
+SORTED = 50
+"""Batches whose rows are sorted by length at once, at most, as in transformers' ``LengthGroupedSampler``."""
+
+LEAST_PARTS = 4
+"""Into so many parts, at least, an epoch is cut before each is sorted, so that short data stay mixed too."""
+
+
+class ByLength(Sampler[int]):
+    """Rows in random order, of about one length within a batch, so that little is padded; each epoch anew.
+
+    Batches of all lengths come mixed, but peers with the same ``order_seed`` take long ones at the same time:
+    in lockstep nobody waits for who has the longest rows. transformers' own sampler goes from long to short, so
+    that a run of few steps may see no short rows, and its Trainer gives it the global generator, which is seeded
+    alike in all peers.
+
+    Args:
+        lengths: of the rows, in tokens.
+        batch_size: rows in a batch.
+        seed: which rows meet in a batch.
+        order_seed: in which order lengths come.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, order_seed: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self._rows = Generator().manual_seed(seed)
+        self._order = Generator().manual_seed(order_seed)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        """The rows of the next epoch; a last batch that is not full is one of rows of any length."""
+        rows: list[int] = torch.randperm(len(self.lengths), generator=self._rows).tolist()
+        batches = len(rows) // self.batch_size
+        part = self.batch_size * min(SORTED, max(1, batches // LEAST_PARTS))
+        full = batches * self.batch_size
+        for start in range(0, full, part):
+            yield from self._mixed(rows[start : min(start + part, full)])
+        yield from rows[full:]
+
+    def _mixed(self, rows: list[int]) -> Iterator[int]:
+        """Whole batches of rows sorted by length, in random order."""
+        ordered = sorted(rows, key=lambda row: self.lengths[row])
+        for batch in torch.randperm(len(ordered) // self.batch_size, generator=self._order).tolist():
+            yield from ordered[batch * self.batch_size : (batch + 1) * self.batch_size]
