@@ -44,17 +44,17 @@ def main() -> None:
         words.error(f"no part is called {unknown[0]!r}; expected {', '.join(PLANS)}")
     torch.set_num_threads(chosen.threads)
     print(machine.describe())
+    ledger = Ledger(chosen.out / "runs.jsonl")
     for name in chosen.parts or PLANS:
         specs = quickened(PLANS[name]) if chosen.quick else PLANS[name]
-        ledger = Ledger(chosen.out / f"{name}.jsonl")
         if chosen.list:
-            print(f"{name:12} {len(specs):3} runs, {len(ledger.results)} done")
+            print(f"{name:12} {len(specs):3} runs, {len(ledger.of(specs))} done")
             continue
         if not chosen.draw:
             ledger.complete(specs)
-        if ledger.results:
-            print(curves.table(ledger.results))
-            curves.draw(chosen.out / f"{name}.png", ledger.results)
+        if results := ledger.of(specs):
+            print(curves.table(results))
+            curves.draw(chosen.out / f"{name}.png", results)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from shared_seed.integrations.transformers.models import load
 from shared_seed.job import Job
 from shared_seed.messages import Message, Stream, as_float32
 from shared_seed.proofs import sign_head
+from shared_seed.rate import Rate
 from shared_seed.recipe import Recipe
 from shared_seed.run import Part, settings_for, take_part
 from shared_seed.session import Session
@@ -76,7 +77,7 @@ class Flipper(Session):
 
     def measure(self, loss: Any, context: Any = None) -> Any:
         measured = super().measure(loss, context)
-        self._codes[-1] ^= 0x80
+        self._pending.codes[-1] ^= 0x80
         return measured
 
 
@@ -86,7 +87,7 @@ class Gambler(Session):
     def measure(self, loss: Any, context: Any = None) -> Any:
         measured = super().measure(loss, context)
         drawn = random.Random(self.round).gauss(0, 1.5)
-        self._codes[-1] = codec.encode(drawn, self.manifest.scale_exponent)
+        self._pending.codes[-1] = codec.encode(drawn, self.manifest.scale_exponent)
         return measured
 
 
@@ -97,7 +98,7 @@ class Replayer(Session):
         measured = super().measure(loss, context)
         own = [m for m in self.protocol.archive if m.stream == self.stream]
         if self.round >= 4:
-            self._codes[-1] = own[self.round % 4].codes[0]
+            self._pending.codes[-1] = own[self.round % 4].codes[0]
         return measured
 
 
@@ -133,7 +134,7 @@ class Peer:
             session.begin()
             while not session.is_over():
                 session.measure(lambda: job.assigned_loss(batches, session))
-                session.step(wanted.learning_rate)
+                session.step(wanted.base_rate)
             session.finish()
         finally:
             session.close()
@@ -361,7 +362,7 @@ def test_every_stream_is_audited_at_its_share_and_at_least_a_few_times() -> None
 
 def test_messages_louder_than_the_recipe_or_twice_in_a_round_break_its_terms(home: Path) -> None:
     terms = recipe.load(home / "tiny.yaml")
-    rate = terms.training.learning_rate
+    rate = terms.training.base_rate
 
     def made(writer: int, number: int, round_: int, learning_rate: float, codes: int = 1) -> Message:
         return Message(stream(writer), number, round_, as_float32(learning_rate), bytes(codes))
@@ -374,6 +375,19 @@ def test_messages_louder_than_the_recipe_or_twice_in_a_round_break_its_terms(hom
         *(made(5, n, 2 * n, 0.0) for n in range(4)),
     ]
     assert breaks(messages, terms) == {stream(1): 0, stream(2): 0, stream(3): 4, stream(4): 2, stream(5): 0}
+
+
+def test_messages_louder_than_their_own_gradients_allow_break_a_promise(home: Path, tmp_path: Path) -> None:
+    terms = recipe.load(changed(home, tmp_path / "found.yaml", learning_rate="auto"))
+    assert terms.training.promise is not None
+    codes = [codec.encode(gradient) for gradient in (4.0, -8.0, 2.0, 16.0)]
+    rate = Rate(terms.training.promise, terms.training.epsilon, terms.training.scale_exponent)
+    honest, loud = [], []
+    for number, code in enumerate(codes):
+        rate.note([code])
+        honest.append(Message(stream(1), number, number, as_float32(rate.value()), bytes([code])))
+        loud.append(Message(stream(2), number, number, as_float32((number + 2.5) * rate.value()), bytes([code])))
+    assert breaks([*honest, *loud], terms) == {stream(1): 0, stream(2): 2}
 
 
 def test_what_cannot_be_audited_is_said(honest: Path) -> None:

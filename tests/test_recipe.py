@@ -129,7 +129,6 @@ def test_an_unknown_key_like_no_other_is_refused_with_all_of_its_section(path: s
         "task.prompt",
         "task.words",
         "training.steps",
-        "training.learning_rate",
     ],
 )
 def test_a_missing_key_is_named(path: str) -> None:
@@ -154,6 +153,7 @@ def test_a_missing_key_is_named(path: str) -> None:
         ("training.batch_size", -1),
         ("training.probes_per_step", 256),
         ("training.learning_rate", 0),
+        ("training.learning_rate", "guess"),
         ("training.learning_rate", float("nan")),
         ("training.learning_rate", float("inf")),
         ("training.trainer", "keras"),

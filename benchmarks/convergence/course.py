@@ -15,8 +15,8 @@ from convergence.methods import METHODS, Method
 from convergence.spec import ROWS, Point, Spec
 from shared_seed.errors import HeadroomError
 
-Builder = Callable[[str, bool, int, int], Bench]
-POINTS = 6
+Builder = Callable[[Spec], Bench]
+POINTS = 4
 """Where a run is tested, its start not counted."""
 
 
@@ -28,9 +28,8 @@ def run(spec: Spec, build: Builder | None = None, tell: Callable[[str], None] = 
         build: makes the bench; by default that of the spec's model.
         tell: is told each point.
     """
-    bench = (build or MODELS[spec.model])(spec.corpus, spec.lora, spec.seed, spec.test_rows)
-    if spec.train_rows is not None:
-        bench.train = bench.train[: spec.train_rows]
+    bench = (build or MODELS[spec.model])(spec)
+    bench.train = bench.train[: spec.train_rows]
     method = METHODS[spec.method](bench, spec)
     points, seconds, stopped = [_point(method, 0, 0.0)], 0.0, ""
     due = {round(spec.steps * part / POINTS) for part in range(1, POINTS + 1)}
@@ -66,13 +65,18 @@ def _point(method: Method, steps: int, seconds: float) -> Point:
 
 
 class Ledger:
-    """Results in a file, one JSON line a run, so that a lab that was stopped goes on."""
+    """Results in a file, one JSON line a run, so that a lab that was stopped goes on; several may write to it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.results: list[dict[str, Any]] = []
-        if path.exists():
-            self.results = [json.loads(line) for line in path.read_text().splitlines()]
+
+    def of(self, specs: Iterable[Spec]) -> list[dict[str, Any]]:
+        """The results of those that have been run."""
+        if not self._path.exists():
+            return []
+        wanted = [asdict(spec) for spec in specs]
+        found = [json.loads(line) for line in self._path.read_text().splitlines()]
+        return [result for result in found if result["spec"] in wanted]
 
     def complete(
         self, specs: Iterable[Spec], build: Builder | None = None, tell: Callable[[str], None] = print
@@ -80,9 +84,9 @@ class Ledger:
         """Run what is not there yet, and write each down as it ends."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         for spec in specs:
-            if any(result["spec"] == asdict(spec) for result in self.results):
+            if self.of([spec]):
                 continue
             tell(spec.key)
-            self.results.append(run(spec, build, tell))
+            result = run(spec, build, tell)
             with self._path.open("a") as file:
-                file.write(json.dumps(self.results[-1]) + "\n")
+                file.write(json.dumps(result) + "\n")

@@ -11,6 +11,20 @@ from convergence.spec import Spec
 
 Result = dict[str, Any]
 DEFAULTS = Spec(model="", corpus="")
+TOLD = (
+    "rate",
+    "promise",
+    "schedule",
+    "batch",
+    "peers",
+    "behind",
+    "dense",
+    "coefficient",
+    "epsilon",
+    "most_tokens",
+    "train_rows",
+)
+"""What a name tells where it is not as usual."""
 
 
 def name(result: Result) -> str:
@@ -18,7 +32,7 @@ def name(result: Result) -> str:
     spec = result["spec"]
     parts = [spec["model"], spec["corpus"], "LoRA" if spec["lora"] else "all"]
     parts.append(spec["method"] if spec["method"] != "ours" else "shared-seed")
-    for field in ("rate", "promise", "batch", "peers", "dense", "coefficient", "behind", "epsilon", "train_rows"):
+    for field in TOLD:
         if spec[field] != getattr(DEFAULTS, field) and not (field == "epsilon" and spec["method"] == "mezo"):
             parts.append(f"{field} {spec[field]}" if spec[field] is not True else field)
     return ", ".join(parts)

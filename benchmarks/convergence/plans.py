@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from convergence.spec import Spec
 
-LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=600)
+LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=240)
 """A language model that is asked for a word."""
 
-HEAD = Spec(model="minilm", corpus="rotten-tomatoes", passes=1200)
+HEAD = Spec(model="minilm", corpus="rotten-tomatoes", passes=480)
 """An encoder with a fresh head."""
 
 SEEDS = range(3)
@@ -23,27 +23,28 @@ def _seeded(*specs: Spec) -> list[Spec]:
 PLANS: dict[str, list[Spec]] = {
     # What MeZO reaches, at several learning rates, and we with the one that is found.
     "mezo": _seeded(
-        LANGUAGE,
         *(
-            replace(LANGUAGE, method="mezo", rate=rate, schedule="constant", epsilon=1e-3, passes=2000)
-            for rate in (2e-6, 1e-5, 5e-5)
+            replace(LANGUAGE, method="mezo", rate=rate, schedule=schedule)
+            for schedule in ("constant", "linear")
+            for rate in (1e-5, 3e-5, 1e-4)
         ),
+        LANGUAGE,
     ),
     # The found learning rate against a search, on all parameters and on an adapter.
     "rate": [
         replace(LANGUAGE, lora=lora, promise=promise, rate=rate, seed=seed)
         for seed in SEEDS
-        for lora, rates in ((False, (1e-5, 3e-5, 1e-4)), (True, (1e-3, 1e-2, 1e-1)))
+        for lora, rates in ((False, (1e-5, 3e-5, 1e-4)), (True, (3e-4, 2e-3, 1e-2)))
         for promise, rate in (*((p, None) for p in (None, 0.002, 0.02)), *((None, r) for r in rates))
     ],
     # The same on other tasks.
     "tasks": [
-        replace(base, corpus=corpus, lora=lora, promise=promise, seed=seed)
+        replace(base, corpus=corpus, lora=lora, promise=promise, seed=seed, most_tokens=32)
         for seed in SEEDS
+        for promise in (None, 0.002, 0.02)
         for base in (LANGUAGE, HEAD)
         for corpus in TASKS
         for lora in (False, True)
-        for promise in (None, 0.002, 0.02)
     ],
     # Directions, coefficients, batch size.
     "variants": _seeded(

@@ -30,7 +30,8 @@ class Spec:
         dense: dense signs for all parameters instead of rank-1 ones.
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
-        train_rows: sentences to train on at most.
+        most_tokens: of a row, prompt included; longer texts are left out.
+        train_rows: to train on at most.
         test_rows: to test on at most.
         seed: of directions, batches, and whatever of the model is fresh.
     """
@@ -49,8 +50,9 @@ class Spec:
     dense: bool = False
     coefficient: Literal["byte", "float", "sign"] = "byte"
     behind: int = 0
+    most_tokens: int = 24
     train_rows: int | None = None
-    test_rows: int = 500
+    test_rows: int = 250
     seed: int = 0
 
     @property
