@@ -123,6 +123,20 @@ def test_a_session_that_resumes_takes_the_same_steps(tmp_path: Path) -> None:
     assert digests[0][0][:5] == digests[1][0][:5]
 
 
+def test_a_schedule_goes_by_the_rounds_of_the_run_and_not_of_the_process(tmp_path: Path) -> None:
+    rates: list[float] = []
+    for end in (3, 8):
+        model = Bowl(1.0)
+        settings = Settings(schedule="linear", folder=tmp_path, number=0)
+        session = Session.open(model, settings, Training(rounds=8))
+        session.begin()
+        while session.round < end:
+            session.measure(model.loss)
+            rates.append(session.step(0.5).learning_rate)
+        session.close()
+    assert rates == [0.5 * (1 - round_ / 8) for round_ in range(8)]
+
+
 @pytest.mark.parametrize("promise", [0, -1, math.inf, math.nan])
 def test_a_promise_that_is_none_is_refused(promise: float) -> None:
     with pytest.raises(RecipeError, match=r"promise is .* expected nats"):

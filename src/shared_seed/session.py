@@ -230,6 +230,8 @@ class Session:
         swarm, pending = self._swarm(), self._pending
         if not pending.codes:
             raise RecipeError("step() without a probe before it; call measure() first")
+        if self.settings.schedule == "linear":
+            learning_rate *= 1 - self.round / self.manifest.rounds
         if self._rate is not None:
             learning_rate = self._chosen(learning_rate, self._rate)
         rate = as_float32(learning_rate / self.probes)

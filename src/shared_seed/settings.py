@@ -38,6 +38,8 @@ class Settings:
         promise: nats that each probe's step is to lower its loss by, to first order: the learning rate follows
             from the projected gradients (:mod:`shared_seed.rate`), and what the Trainer says is its schedule.
             None goes by the Trainer's learning rate.
+        schedule: "linear" lets learning rates fall to 0 over the run's rounds, in whichever of them this peer begins
+            or goes on, on top of what the Trainer's scheduler does.
         seed: * with the model, names the run and so its noise.
         admission: * who may take part in a run that begins here; everybody by default.
         invite: the token that admits this peer to a run that admits by invite.
@@ -68,6 +70,7 @@ class Settings:
     start_with: int = 1
     most_learning_rate: float = 1.0
     promise: float | None = None
+    schedule: Literal["constant", "linear"] = "constant"
     seed: int = 0
     admission: Admission = OPEN
     invite: str | None = field(default=None, repr=False)
@@ -87,6 +90,8 @@ class Settings:
             raise RecipeError(f"peer name {self.name!r} must have 1 to 64 characters")
         if not self.name.isprintable():
             raise RecipeError(f"peer name {self.name!r} must have no control characters, which others would see")
+        if self.schedule not in ("constant", "linear"):
+            raise RecipeError(f"schedule is {self.schedule!r}; expected 'constant' or 'linear'")
         if self.aggregation not in ("sum", "clip", "trimmed"):
             raise RecipeError(f"aggregation is {self.aggregation!r}; expected 'sum', 'clip' or 'trimmed'")
         if math.isinf(self.factor):

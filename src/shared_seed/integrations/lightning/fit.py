@@ -32,13 +32,8 @@ class RecipeModule(LightningModule):  # type: ignore[misc]
         return self.job.task.batch_loss(self.model, batch)
 
     def configure_optimizers(self) -> Any:
-        """Plain SGD, for its learning rate and schedule."""
-        training = self.job.recipe.training
-        optimizer = torch.optim.SGD(self.parameters(), lr=training.base_rate)
-        if training.schedule == "constant":
-            return optimizer
-        falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, training.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
+        """Plain SGD, for its learning rate; the session has the schedule."""
+        return torch.optim.SGD(self.parameters(), lr=self.job.recipe.training.base_rate)
 
 
 def fit(job: Job) -> Outcome | None:

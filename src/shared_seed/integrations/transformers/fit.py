@@ -55,7 +55,8 @@ def fit(job: Job) -> Outcome | None:
             per_device_train_batch_size=training.batch_size,
             gradient_accumulation_steps=training.probes_per_step,
             learning_rate=training.base_rate,
-            lr_scheduler_type=training.schedule,
+            # The session has the schedule: a peer that goes on or joins late begins at the run's round, not at 0.
+            lr_scheduler_type="constant",
             optim="sgd",
             bf16=resolve(job.recipe).bf16,
             use_cpu=not torch.cuda.is_available(),
