@@ -11,9 +11,9 @@ from torch import nn
 
 from shared_seed import authors, clock, codec, decay, folder, history, terms
 from shared_seed.archive import Archive
-from shared_seed.errors import HeadroomError, RecipeError, UnreachableError
-from shared_seed.interrupts import deferred
-from shared_seed.log import Contents, RunLog
+from shared_seed.errors import RecipeError, UnreachableError
+from shared_seed.follower import Follower
+from shared_seed.log import Contents
 from shared_seed.manifest import Manifest
 from shared_seed.messages import Message, Stream, as_float32, directions_of
 from shared_seed.news import News
@@ -52,13 +52,12 @@ class Session:
         self.perturbation = Perturbation(replica.weights, manifest.epsilon)
         self.round = 0
         self.probe = Probe(model, self.perturbation)
-        self._log: RunLog | None = None
+        self._follower = Follower(replica)
         self._pending = Pending()
         self._rate: Rate | None = None
         if settings.promise is not None:
             self._rate = Rate(settings.promise, manifest.epsilon, manifest.scale_exponent)
         self._base = 1.0
-        self._held: list[Message] = []
         self._decays: Mapping[str, float] = {}
         self.loudness = decay.Loudness()
         self._number = 0
@@ -93,7 +92,7 @@ class Session:
         session = cls(training.evaluated or model, agreed, settings, author)
         begun = Contents(manifest, signature=agreed.signature)
         try:
-            session._log = folder.open_log(settings.folder, begun, logged)
+            session._follower.log = folder.open_log(settings.folder, begun, logged)
             if training.groups is not None:
                 session._decays = training.groups.decays
                 session._base = training.groups.base
@@ -173,7 +172,7 @@ class Session:
         behind = swarm_round > self.round
         self.round = max(self.round, swarm_round)
         # In lockstep, what others have done for later rounds waits for these.
-        self._apply_before(self.round if self.manifest.lockstep else None)
+        self._follower.apply_before(self.round if self.manifest.lockstep else None)
         self._claim_stream(behind)
         if self._rate is not None:
             self._rate.resume(swarm.ask(lambda p, now: list(p.archive)), self.stream, self._number)
@@ -246,7 +245,7 @@ class Session:
         # A peer one round ahead is waiting for us; one further ahead has given us up.
         self.round = swarm_round if swarm_round > done + 2 else done + 1
         self._keep()
-        applied = self._apply_before(self.round if self.manifest.lockstep else None)
+        applied = self._follower.apply_before(self.round if self.manifest.lockstep else None)
         peers = 1 + len({m.stream for m in applied if m.round == done} - {self.stream})
         report = Step(
             done,
@@ -272,8 +271,7 @@ class Session:
         if not self.settings.private:
             raise RecipeError("only a session that nobody follows can leave its grid; start a new run instead")
         self.perturbation.settle()
-        self.replica.outgrow(self._held)
-        self._held.clear()
+        self._follower.outgrow()
         self.close()
 
     def snapshot(self) -> Snapshot:
@@ -281,8 +279,8 @@ class Session:
         due = self.round if self.manifest.lockstep else None
 
         news, contents = self._swarm().ask(lambda p, now: (p.take(), self._contents(p)))
-        self._take_in(news)
-        self._apply_before(due)
+        self._follower.take_in(news)
+        self._follower.apply_before(due)
         count = sum(due is None or message.round < due for message in contents.messages)
         contents = replace(contents, digest=(count, self.replica.digest()))
         return Snapshot(contents, self.stream, self._label, self.replica.weights.low())
@@ -294,7 +292,7 @@ class Session:
         swarm.wait(Protocol.is_quiet, self.settings.patience)
         while True:
             self._keep()
-            self._apply_before(None)
+            self._follower.apply_before(None)
             digest = self.replica.digest()
             swarm.enter(State.FINISHED, self.round, digest)
             swarm.wait(Protocol.is_settled, 4 * self.protocol.timing.timeout)
@@ -303,8 +301,8 @@ class Session:
                 break
         others, contents = ended
         contents = replace(contents, digest=(len(contents.signed), digest))
-        if self._log is not None:
-            self._log.replace(contents)
+        if self._follower.log is not None:
+            self._follower.log.replace(contents)
         outcome = Outcome(
             digest.hex(),
             others,
@@ -323,8 +321,7 @@ class Session:
         self._pending.clear()
         if self.swarm is not None:
             self.swarm.close()
-        if self._log is not None:
-            self._log.close()
+        self._follower.close()
 
     # Inside
 
@@ -356,20 +353,21 @@ class Session:
             contained = set(resume.contained)
             self._number, self._resumed = resume.number, True
             self.replica.hold([message for message in begun.fresh if message in contained])
-            self._held = [message for message in begun.fresh if message not in contained]
+            self._follower.held = [message for message in begun.fresh if message not in contained]
         if logged is not None:
             history.restore(archive, logged)
         news = self.protocol.take()  # It may take back what the checkpoint's weights contain.
-        if self._log is not None:
+        log = self._follower.log
+        if log is not None:
             known = set(logged.messages) if logged else set()
             stated = logged.statements if logged else []
-            self._log.append(
+            log.append(
                 [each for each in (*begun.statements, *news.statements) if each not in stated],
                 [signed for signed in (*begun.heard, *news.heard) if signed.message not in known],
             )
-        self._follow(news)
+        self._follower.follow(news)
         if resume is None:
-            self._apply_before(None)
+            self._follower.apply_before(None)
         rounds = [m.round + 1 for m in (contained if resume else news.fresh)]
         self.round = max(rounds, default=0)
 
@@ -396,36 +394,7 @@ class Session:
 
     def _keep(self) -> None:
         """Take in what is new."""
-        self._take_in(self._swarm().ask(lambda p, now: p.take()))
-
-    def _take_in(self, news: News) -> None:
-        """Log what is new, and follow it."""
-        if self._log is not None and (news.heard or news.statements):
-            self._log.append(news.statements, news.heard)
-        self._follow(news)
-
-    def _follow(self, news: News) -> None:
-        """Hold what is to be applied, and take back what counts no longer."""
-        gone = set(news.withdrawn)
-        held = gone.intersection(self._held)
-        with deferred():
-            try:
-                self.replica.apply([m for m in news.withdrawn if m not in held], -1)
-            except HeadroomError as error:
-                raise HeadroomError(
-                    "what a banned or lying peer has written cannot be taken back from here, since on the way a "
-                    "weight would leave its grid; the weights are as they were, and the log knows what counts; "
-                    "start again with the same folder, which begins from the base model without it"
-                ) from error
-            self._held = [m for m in self._held if m not in held] + news.fresh
-
-    def _apply_before(self, round_: int | None) -> list[Message]:
-        """Apply what is held for rounds before ``round_``, or all of it; returns what was applied."""
-        due = [m for m in self._held if round_ is None or m.round < round_]
-        with deferred():
-            self.replica.apply(due)
-            self._held = [m for m in self._held if round_ is not None and m.round >= round_]
-        return due
+        self._follower.take_in(self._swarm().ask(lambda p, now: p.take()))
 
     def _wait(self, swarm: AnySwarm) -> tuple[str, ...]:
         """In lockstep, wait for the others' messages; the names of those that missed the deadline."""
