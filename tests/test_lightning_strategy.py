@@ -33,6 +33,7 @@ from shared_seed import codec, log, replay
 from shared_seed.errors import ModelError
 from shared_seed.folder import LOG_NAME
 from shared_seed.integrations.lightning import SharedSeedStrategy
+from shared_seed.rate import Rate
 from shared_seed.settings import Settings
 from shared_seed.weights import Weights
 
@@ -160,6 +161,19 @@ def test_the_learning_rate_follows_the_scheduler(tmp_path: Path, interval: str, 
     module.interval = interval
     trainer = trainer_of(tmp_path, SharedSeedStrategy(ALONE, on_step=recorder), max_steps=4, max_epochs=9)
     trainer.fit(module, batches(size=32))
+    assert [step.learning_rate for step in recorder.steps] == pytest.approx(expected)
+
+
+def test_a_promise_finds_the_learning_rate_and_the_scheduler_gives_its_shape(tmp_path: Path) -> None:
+    module, recorder = Scheduled(), Recorder()
+    strategy = SharedSeedStrategy(Settings(promise=0.01, epsilon=2.0**-6, folder=tmp_path / "run", number=0))
+    strategy.on_step = recorder
+    trainer_of(tmp_path, strategy, max_steps=4, max_epochs=9).fit(module, batches(size=32))
+    followed = Rate(0.01, 2.0**-6, 0)
+    expected = []
+    for step, message in enumerate(log.read(tmp_path / "run" / LOG_NAME).messages):
+        followed.note(message.codes)
+        expected.append(0.5**step * followed.value())
     assert [step.learning_rate for step in recorder.steps] == pytest.approx(expected)
 
 

@@ -78,7 +78,7 @@ class SharedSeed(Method):
             return sample, -rate * gradient
         if self.spec.coefficient == "sign":
             # As long as the codes of a normal gradient are on average, so that the rates compare.
-            return sample, -rate * float(np.sign(gradient)) * self._found[peer].root_mean_square
+            return sample, -rate * float(np.sign(gradient)) * self._found[peer].size
         return sample, -rate * codec.decode(code)
 
 

@@ -34,8 +34,15 @@ PLANS: dict[str, list[Spec]] = {
     "rate": [
         replace(LANGUAGE, lora=lora, promise=promise, rate=rate, seed=seed)
         for seed in SEEDS
-        for lora, rates in ((False, (1e-5, 3e-5, 1e-4)), (True, (3e-4, 2e-3, 1e-2)))
-        for promise, rate in (*((p, None) for p in (None, 0.002, 0.02)), *((None, r) for r in rates))
+        for promise, rate, rate_of_adapter in (
+            (None, None, None),
+            (0.02, None, None),
+            (0.002, None, None),
+            (None, 3e-5, 2e-3),
+            (None, 1e-4, 1e-2),
+            (None, 1e-5, 3e-4),
+        )
+        for lora, rate in ((False, rate), (True, rate_of_adapter))
     ],
     # The same on other tasks.
     "tasks": [

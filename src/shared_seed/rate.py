@@ -3,7 +3,7 @@
 A step of ``rate * g`` against a direction lowers the loss by ``rate * g**2`` nats, to first order. Here that is
 what is chosen, the *promise*, and the rate follows from the projected gradients g as they come::
 
-    rate = min(promise / mean(g**2), epsilon / sqrt(mean(g**2)))
+    rate = min(promise / size**2, epsilon / size)      size**2 = mean(g**2) * (1 + 8 / count)
 
 Why nats, and not a distance, are the same for all models: descent along random directions goes best at the rate
 ``|G|**2 / (E[g**2] * tr H)``, with G the gradient and H the Hessian of the expected loss (the quadratic model of
@@ -31,6 +31,11 @@ PROMISE = 0.006
 
 WINDOW = 32
 """Projected gradients whose mean square is taken: the newest ones."""
+
+CAUTION = 8
+"""How many times larger a single gradient is taken to be in square, and less the more there are: the first ones
+may be small by chance, and a step by them would be far too long.
+"""
 
 
 class Rate:
@@ -65,11 +70,11 @@ class Rate:
             self.note(message.codes)
 
     @property
-    def root_mean_square(self) -> float:
-        """Of the newest projected gradients, 0 without any."""
-        return math.sqrt(math.fsum(self._squares) / max(1, len(self._squares)))
+    def size(self) -> float:
+        """Root mean square of the newest projected gradients, cautiously; 0 without any."""
+        count = max(1, len(self._squares))
+        return math.sqrt(math.fsum(self._squares) / count * (1 + CAUTION / count))
 
     def value(self) -> float:
         """Of the next step of one probe; 0 as long as no gradient was other than 0."""
-        size = self.root_mean_square
-        return min(self._promise / size**2, self._epsilon / size) if size else 0.0
+        return min(self._promise / self.size**2, self._epsilon / self.size) if self.size else 0.0

@@ -38,8 +38,8 @@ class Settings:
         promise: nats that each probe's step is to lower its loss by, to first order: the learning rate follows
             from the projected gradients (:mod:`shared_seed.rate`), and what the Trainer says is its schedule.
             None goes by the Trainer's learning rate.
-        schedule: "linear" lets learning rates fall to 0 over the run's rounds, wherever in them this peer begins or
-            goes on, on top of what the Trainer's scheduler does.
+        schedule: "linear" lets learning rates fall to 0 over the run's rounds, wherever this peer begins or
+            goes on, on top of the Trainer's scheduler.
         seed: * with the model, names the run and so its noise.
         admission: * who may take part in a run that begins here; everybody by default.
         invite: the token that admits this peer to a run that admits by invite.
