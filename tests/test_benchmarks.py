@@ -28,6 +28,8 @@ def test_every_benchmark_has_a_test_here() -> None:
         "attacks",
         "audit",
         "catchup",
+        "converge",
+        "curvature",
         "decay_noise",
         "dry_run",
         "faults",
@@ -53,6 +55,45 @@ def test_every_benchmark_has_a_test_here() -> None:
         "wire_bytes",
     }
     assert all(f"test_{name}" in dir(sys.modules[__name__]) for name in names)
+
+
+def test_curvature(tmp_path: Path) -> None:
+    import curvature
+
+    found = curvature.measure(tiny.recipe(tmp_path), 3, 4, (-11, -12))
+    assert set(found) == {-11, -12}
+    assert all(figures.row[0] > 0 for figures in found.values())
+    # To first order a probe's losses tell the same at either distance.
+    assert found[-11].row[0] == pytest.approx(found[-12].row[0], rel=0.2)
+
+
+def test_converge(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import converge
+    from convergence import plans
+    from convergence.course import Ledger
+
+    head = dataclasses.replace(plans.HEAD, corpus="sms", passes=24, test_rows=20)
+    ours = [
+        dataclasses.replace(head, **changes)
+        for changes in (
+            {"peers": 3, "behind": 1},
+            {"coefficient": "sign"},
+            {"coefficient": "float", "dense": True},
+        )
+    ]
+    others = [dataclasses.replace(head, method=name, rate=1e-4) for name in ("mezo", "adamw")]
+    specs = [*ours, *others, dataclasses.replace(head, lora=True)]
+    monkeypatch.setitem(plans.PLANS, "tiny", specs)
+    monkeypatch.setattr(sys, "argv", ["converge", "tiny", "--out", str(tmp_path)])
+    converge.main()
+    told = capsys.readouterr().out
+    assert told.count("| minilm, sms, ") == len(specs)
+    assert (tmp_path / "tiny.png").stat().st_size > 0
+    results = Ledger(tmp_path / "runs.jsonl").of(specs)
+    assert [result["points"][-1]["passes"] for result in results] == [24] * 6
+    assert all(len({point["loss"] for point in result["points"]}) > 1 for result in results)
+    converge.main()
+    assert "passes=" not in capsys.readouterr().out, "what has been run is run again"
 
 
 def test_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ PLANS: dict[str, list[Spec]] = {
         *(
             replace(LANGUAGE, method="mezo", rate=rate, schedule=schedule)
             for schedule in ("constant", "linear")
-            for rate in (1e-5, 3e-5, 1e-4)
+            for rate in (5e-5, 2e-5, 1e-4)
         ),
         LANGUAGE,
     ),
