@@ -76,7 +76,7 @@ def test_converge(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     ours = [
         dataclasses.replace(head, **changes)
         for changes in (
-            {"peers": 3, "behind": 1},
+            {"peers": 3, "behind": 1, "directions": 3},
             {"coefficient": "sign"},
             {"coefficient": "float", "dense": True},
         )

@@ -439,6 +439,44 @@ def test_ctrl_c_at_any_line_restores_weights_and_leaves_the_probe_undone_or_done
     assert line > 50
 
 
+def test_differences_from_one_evaluation_in_common_are_those_of_each_direction_alone() -> None:
+    model = Noisy()
+    probe = probe_of(model)
+    before = everything(model)
+    samples = [Sample(1, number, 0) for number in range(5)]
+    generators, buffers = shared_seed.probe.Generators(), shared_seed.probe._Buffers(model)
+    evaluated = []
+
+    def loss() -> Tensor:
+        evaluated.append(model(INPUTS))
+        return evaluated[-1]
+
+    together = probe.measure_along(loss, samples)
+    assert len(evaluated) == 6
+    after = states_of(model)[1]
+    for sample, found in zip(samples, together, strict=True):
+        generators.restore()
+        buffers.restore()
+        assert probe.measure_along(lambda: model(INPUTS), [sample]) == [found]
+        assert found.gradient == (found.plus - found.minus) / probe.perturbation.epsilon
+        # The pair's gradient has no part of the second order, which is small at a small distance.
+        generators.restore()
+        buffers.restore()
+        pair = probe.measure(lambda: model(INPUTS), sample)
+        assert pair.plus == found.plus
+        assert found.gradient == pytest.approx(pair.gradient, rel=0.1, abs=0.02)
+    generators.restore()
+    buffers.restore()
+    assert everything(model) == before
+    assert after != states_of(model)[1]
+
+
+def test_a_batch_without_a_loss_has_no_gradient_along_any_direction() -> None:
+    probe = probe_of(Noisy())
+    found = probe.measure_along(lambda: None, [SAMPLE, SAMPLE])
+    assert [math.isnan(measured.gradient) for measured in found] == [True, True]
+
+
 def test_ctrl_c_at_any_time_restores_weights() -> None:
     model = Noisy()
     probe = probe_of(model)
@@ -468,6 +506,8 @@ def test_ctrl_c_at_any_time_restores_weights() -> None:
         signal.signal(signal.SIGALRM, clock)
         signal.setitimer(signal.ITIMER_REAL, *timer)
         sys.settrace(tracer)
+        # Between two instructions of `with` itself nobody can tidy up.
+        torch.set_grad_enabled(True)
     assert wrong == []
     assert interrupts > 20
     assert signal.getsignal(signal.SIGINT) is handler

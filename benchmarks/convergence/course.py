@@ -51,7 +51,7 @@ def _point(method: Method, steps: int, seconds: float) -> Point:
     spec, score = method.spec, method.bench.score()
     assert score.accuracy is not None
     rates, method.rates = method.rates, []
-    passes = steps * spec.batch * (3 if spec.method == "adamw" else 2) / ROWS
+    passes = steps * spec.batch * spec.passes_a_step / ROWS
     return Point(
         passes,
         round(seconds, 1),
@@ -74,9 +74,10 @@ class Ledger:
         """The results of those that have been run."""
         if not self._path.exists():
             return []
-        wanted = [asdict(spec) for spec in specs]
+        wanted = set(specs)
         found = [json.loads(line) for line in self._path.read_text().splitlines()]
-        return [result for result in found if result["spec"] in wanted]
+        # What earlier runs do not say was as it is by default.
+        return [result | {"spec": asdict(spec)} for result in found if (spec := Spec(**result["spec"])) in wanted]
 
     def complete(
         self, specs: Iterable[Spec], build: Builder | None = None, tell: Callable[[str], None] = print

@@ -16,6 +16,7 @@ TOLD = (
     "promise",
     "schedule",
     "batch",
+    "directions",
     "peers",
     "behind",
     "dense",

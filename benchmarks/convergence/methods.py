@@ -54,32 +54,36 @@ class SharedSeed(Method):
 
     def step(self, number: int) -> None:
         """A probe of every peer, and all of them applied, the others' maybe some rounds later."""
-        made = [self._take(peer, number) for peer in range(self.spec.peers)]
-        now = made if not self.spec.behind else made[:1]
-        self._late.append([] if not self.spec.behind else made[1:])
+        own, *others = [self._take(peer, number) for peer in range(self.spec.peers)]
+        rest = [step for steps in others for step in steps]
+        now = own + ([] if self.spec.behind else rest)
+        self._late.append(rest if self.spec.behind else [])
         if len(self._late) > self.spec.behind:
             now = now + self._late.popleft()
         update.apply(self._weights, [s for s, _ in now], np.array([step for _, step in now], np.float64))
-        self.sent += 1
+        self.sent += self.spec.directions
 
-    def _take(self, peer: int, number: int) -> tuple[Sample, float]:
-        batch = next(self._batches[peer])
-        sample = Sample(self._key, number, peer)
-        gradient = self._probe.measure(lambda: self.bench.loss(batch), sample).gradient
-        code = codec.encode(gradient)
-        if self.spec.rate is None:
-            self._found[peer].note([code])
-            rate = self._found[peer].value()
+    def _take(self, peer: int, number: int) -> list[tuple[Sample, float]]:
+        spec, batch = self.spec, next(self._batches[peer])
+        samples = [Sample(self._key, number, peer * spec.directions + i) for i in range(spec.directions)]
+        if spec.directions == 1:
+            gradients = [self._probe.measure(lambda: self.bench.loss(batch), samples[0]).gradient]
         else:
-            rate = self.spec.rate
-        rate *= self.spec.factor(number)
+            gradients = [m.gradient for m in self._probe.measure_along(lambda: self.bench.loss(batch), samples)]
+        self._found[peer].note([codec.encode(gradient) for gradient in gradients])
+        rate = self._found[peer].value() if spec.rate is None else spec.rate / spec.directions
+        rate *= spec.factor(number)
         self.rates.append(rate)
+        lengths = [self._coefficient(gradient, self._found[peer].size) for gradient in gradients]
+        return [(sample, -rate * length) for sample, length in zip(samples, lengths, strict=True)]
+
+    def _coefficient(self, gradient: float, size: float) -> float:
+        """What a probe publishes; a sign is as long as gradients are in general, so that rates compare."""
         if self.spec.coefficient == "float":
-            return sample, -rate * gradient
+            return gradient
         if self.spec.coefficient == "sign":
-            # As long as the codes of a normal gradient are on average, so that the rates compare.
-            return sample, -rate * float(np.sign(gradient)) * self._found[peer].size
-        return sample, -rate * codec.decode(code)
+            return float(np.sign(gradient)) * size
+        return codec.decode(codec.encode(gradient))
 
 
 class Mezo(Method):

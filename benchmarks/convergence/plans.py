@@ -53,7 +53,9 @@ PLANS: dict[str, list[Spec]] = {
         for corpus in TASKS
         for lora in (False, True)
     ],
-    # Directions, coefficients, batch size.
+    # Directions on the same rows.
+    "directions": _seeded(*(replace(LANGUAGE, directions=directions) for directions in (8, 4, 2, 1))),
+    # Kinds of directions, coefficients, batch size.
     "variants": _seeded(
         LANGUAGE,
         replace(LANGUAGE, dense=True),

@@ -24,6 +24,7 @@ class Spec:
         promise: nats that the found rate promises; None takes the default.
         passes: forward passes of 16 rows in all, for each peer; a backward pass counts as two.
         batch: rows a probe.
+        directions: that a probe takes on its rows: one is two-sided, more have the loss at the weights in common.
         peers: that take steps side by side, each with its own rows; for ``ours``.
         schedule: linear falls to 0.
         epsilon: distance of a probe's points.
@@ -44,6 +45,7 @@ class Spec:
     promise: float | None = None
     passes: int = 600
     batch: int = 16
+    directions: int = 1
     peers: int = 1
     schedule: Literal["linear", "constant"] = "linear"
     epsilon: float = 2.0**-8
@@ -58,7 +60,12 @@ class Spec:
     @property
     def steps(self) -> int:
         """Rounds that the passes are enough for."""
-        return self.passes * ROWS // (self.batch * (3 if self.method == "adamw" else 2))
+        return int(self.passes * ROWS / (self.batch * self.passes_a_step))
+
+    @property
+    def passes_a_step(self) -> int:
+        """Forward passes of the batch that a step of a peer takes."""
+        return 3 if self.method == "adamw" else 1 + self.directions
 
     @property
     def key(self) -> str:
