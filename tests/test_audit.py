@@ -20,7 +20,7 @@ import yaml
 import tiny
 from models import message, opt, stream
 from shared_seed import cli, codec, data, folder, history, identity, log, recipe
-from shared_seed.audit import LEAST, Audit, Options, audit, breaks, choose
+from shared_seed.audit import LEAST, Audit, Options, audit, breaks, choose, recompute
 from shared_seed.batches import AssignedBatches
 from shared_seed.classification import Classification
 from shared_seed.cli_audit import NAMED
@@ -176,6 +176,23 @@ def test_an_honest_run_gives_every_byte_again(honest: Path) -> None:
         assert (report.messages, report.audited, report.agree, report.worst) == (STEPS, STEPS, STEPS, 0)
         assert report.verdict is Verdict.AGREES
     assert found.named == []
+
+
+def test_every_byte_of_several_directions_on_a_batch_comes_again(home: Path, tmp_path: Path) -> None:
+    found_rate = {"learning_rate": "auto", "directions": 3, "probes_per_step": 2}
+    run = alone(changed(home, tmp_path / "several.yaml", steps=4, **found_rate), tmp_path / "run")
+    contents = log.read(run / LOG_NAME)
+    assert {len(message.codes) for message in contents.messages} == {6}
+    terms = recipe.load(tmp_path / "several.yaml")
+    model, tokenizer = load(terms.model)
+    task = Classification(terms.task, tokenizer, model)
+    rows = data.split(data.load(terms.dataset), terms.task, terms.training.seed).train
+    batches = AssignedBatches(task, task.encode(rows), terms.training.batch_size, terms.training.seed)
+    every = [(message, index) for message in contents.messages for index in range(6)]
+    checks = recompute(contents, model, batches, every, False, 3)
+    assert [codec.encode(check.recomputed) for check in checks] == [check.code for check in checks]
+    (report,) = audited(run, share=1).streams
+    assert report.verdict is Verdict.AGREES
 
 
 @pytest.mark.parametrize("attack", [Flipper, Gambler, Replayer])

@@ -137,6 +137,38 @@ def test_a_schedule_goes_by_the_rounds_of_the_run_and_not_of_the_process(tmp_pat
     assert rates == [0.5 * (1 - round_ / 8) for round_ in range(8)]
 
 
+def test_several_directions_of_a_batch_are_so_many_bytes_of_a_message() -> None:
+    model = Bowl(1.0)
+    session = Session.open(model, Settings(directions=5, promise=0.2, epsilon=2.0**-6), Training(rounds=40))
+    session.begin()
+    before, evaluated = model.loss().item(), 0
+
+    def loss() -> Tensor:
+        nonlocal evaluated
+        evaluated += 1
+        return model.loss()
+
+    for _ in range(40):
+        session.measure(loss)
+        session.measure(loss)
+        session.step(1.0)
+    assert evaluated == 40 * 2 * (1 + 5)
+    assert {len(message.codes) for message in session.protocol.archive} == {10}
+    assert model.loss().item() < before
+    session.close()
+
+
+def test_more_directions_than_a_message_carries_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"directions is 256; expected 1 to 255"):
+        Settings(directions=256)
+    session = Session.open(Bowl(1.0), Settings(directions=200), Training(rounds=1))
+    session.begin()
+    session.measure(lambda: torch.tensor(1.0))
+    with pytest.raises(RecipeError, match=r"more than 200 probes in one step, and 200 for the next batch"):
+        session.measure(lambda: torch.tensor(1.0))
+    session.close()
+
+
 @pytest.mark.parametrize("promise", [0, -1, math.inf, math.nan])
 def test_a_promise_that_is_none_is_refused(promise: float) -> None:
     with pytest.raises(RecipeError, match=r"promise is .* expected nats"):

@@ -119,7 +119,7 @@ def audit(contents: Contents, options: Options, tell: Tell = lambda done, total:
     seed = secrets.randbits(63) if options.seed is None else options.seed
     chosen = choose(messages, options.share, seed)
     bf16 = resolve(terms, next(model.parameters()).device.type).bf16
-    checks = recompute(contents, model, batches, chosen, bf16, tell)
+    checks = recompute(contents, model, batches, chosen, bf16, terms.training.directions, tell)
     counts = Counter(m.stream for m in messages)
     broken = breaks(messages, terms)
     exponent = manifest.scale_exponent
@@ -194,6 +194,7 @@ def recompute(
     batches: AssignedBatches,
     chosen: Sequence[tuple[Message, int]],
     bf16: bool,
+    directions: int = 1,
     tell: Tell = lambda done, total: None,
 ) -> list[Check]:
     """Take probes again, at the weights that all messages of earlier rounds lead to.
@@ -207,6 +208,7 @@ def recompute(
         batches: what each probe is taken on.
         chosen: messages and the index of a sample in each.
         bf16: whether to evaluate in bf16 autocast.
+        directions: that the run takes on each batch.
         tell: called with how many are done, and how many there are.
     """
     manifest = contents.manifest
@@ -223,10 +225,15 @@ def recompute(
         applied = due
         code, gradient = message.codes[index], math.nan
         if not codec.is_abstention(code):
-            batch = batches.batch(message.stream, message.round, index)
+            first = index - index % directions  # of the same batch
+            batch = batches.batch(message.stream, message.round, first)
             sample = Sample(stream_key(manifest.run_bytes, message.stream.to_bytes()), message.number, index)
             context = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
-            gradient = probe.measure(partial(batches.loss, model, batch), sample, context).gradient
+            loss = partial(batches.loss, model, batch)
+            if directions == 1:
+                gradient = probe.measure(loss, sample, context).gradient
+            else:
+                gradient = probe.measure_along(loss, [sample], context)[0].gradient
         checks.append(Check(message.stream, message.number, message.round, index, code, gradient))
         tell(len(checks), len(chosen))
     return checks

@@ -35,7 +35,7 @@ def lines(recipe: Recipe, facts: Facts | None, peers: int) -> list[str]:
     from shared_seed.estimate import Memory, Parameters, Wire
     from shared_seed.precision import resolve
 
-    wire = Wire.of(recipe.training.probes_per_step, peers)
+    wire = Wire.of(recipe.training.probes_per_step * recipe.training.directions, peers)
     said = [
         f"compute   {resolve(recipe)}",
         f"wire      {wire.message} bytes a step and peer to each subscriber; {wire.received:,} received by each "

@@ -15,6 +15,7 @@ from shared_seed import identity
 from shared_seed.errors import RecipeError
 from shared_seed.grid import check_epsilon
 from shared_seed.manifest import MOST_KEYS, Admission
+from shared_seed.messages import MOST_CODES
 from shared_seed.rate import PROMISE
 from shared_seed.task import KINDS, Task
 
@@ -48,7 +49,13 @@ class Training(_Section):
     trainer: TrainerName = Field(default=TrainerName.TRANSFORMERS, description="transformers or lightning")
     steps: int = Field(gt=0, description="rounds of the run")
     batch_size: int = Field(default=16, gt=0, description="examples a probe")
-    probes_per_step: int = Field(default=1, gt=0, le=255, description="batches, each with a direction of its own")
+    probes_per_step: int = Field(default=1, gt=0, le=255, description="batches, each with directions of its own")
+    directions: int = Field(
+        default=1,
+        gt=0,
+        le=255,
+        description="of each batch; one is probed at both sides, more at one side each, against the middle",
+    )
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         default="auto",
         description="of each peer's step; peers' steps add up. auto follows from the projected gradients",
@@ -66,6 +73,15 @@ class Training(_Section):
         default="shuffled",
         description="assigned: the run says which of the shared rows a probe takes, so that others can audit it",
     )
+
+    @model_validator(mode="after")
+    def _codes_fit_a_message(self) -> Training:
+        if self.probes_per_step * self.directions > MOST_CODES:
+            raise ValueError(
+                f"{self.probes_per_step} batches of {self.directions} directions are more than the {MOST_CODES} "
+                "that a message carries; expected fewer of either"
+            )
+        return self
 
     @property
     def base_rate(self) -> float:

@@ -50,6 +50,7 @@ def settings_for(recipe: Recipe, folder: Path, **changes: Any) -> Settings:
         epsilon=training.epsilon,
         scale_exponent=training.scale_exponent,
         promise=training.promise,
+        directions=training.directions,
         schedule=training.schedule,
         lockstep=swarm.lockstep,
         aggregation=swarm.aggregation,

@@ -187,30 +187,30 @@ class Session:
         say ``adapt``, a peer that is slower than most leaves out all but the first probes of a step; the last
         one's measurement is returned again.
 
+        Where the settings ask for several directions, each is a probe with a byte of its own, on the same batch.
+
         Args:
-            loss: evaluates one batch, twice the same; see :meth:`Probe.measure`.
-            context: entered around the pair of evaluations.
+            loss: evaluates one batch, every time the same; see :meth:`Probe.measure`.
+            context: entered around all evaluations.
+
+        Returns:
+            The measurement of the last direction.
         """
-        index = self.probes
         if self.settings.adapt and self._pending.newest and self._swarm().ask(self._is_slow):
             return self._pending.newest
-        if index >= self.manifest.limits.samples_per_message:
-            raise RecipeError(
-                f"more than {index} probes in one step; the manifest allows "
-                f"{self.manifest.limits.samples_per_message}; accumulate fewer batches"
-            )
-        shared = self.manifest.aggregation.shared
-        sample = Sample(
-            *directions_of(self.manifest.run_bytes, self.stream, self._number, self.round, shared), index
-        )
-        measured = self.probe.measure(loss, sample, context)
-        gradient = measured.gradient
-        if self._decays:
-            shrinking = decay.projected(self.replica.weights, self._decays, sample)
-            self.loudness.note(measured.gradient, shrinking)
-            gradient += shrinking
-        self._pending.note(measured, gradient, codec.encode(gradient, self.manifest.scale_exponent))
-        return measured
+        samples = self._directions()
+        if len(samples) == 1:
+            found = [self.probe.measure(loss, samples[0], context)]
+        else:
+            found = self.probe.measure_along(loss, samples, context)
+        for sample, measured in zip(samples, found, strict=True):
+            gradient = measured.gradient
+            if self._decays:
+                shrinking = decay.projected(self.replica.weights, self._decays, sample)
+                self.loudness.note(measured.gradient, shrinking)
+                gradient += shrinking
+            self._pending.note(measured, gradient, codec.encode(gradient, self.manifest.scale_exponent))
+        return found[-1]
 
     def step(self, learning_rate: float) -> Step:
         """Publish the measured bytes, wait for the others as the run's mode has it, and update the weights.
@@ -341,6 +341,18 @@ class Session:
             return Alone(self.protocol)
         dial = (*settings.join, *settings.via)
         return Swarm(self.protocol, key, settings.listen, dial, self.manifest.limits.bytes_per_second)
+
+    def _directions(self) -> list[Sample]:
+        """The names of the next batch's directions."""
+        begun, most = self.probes, self.manifest.limits.samples_per_message
+        if begun + self.settings.directions > most:
+            raise RecipeError(
+                f"more than {begun} probes in one step, and {self.settings.directions} for the next batch; the "
+                f"manifest allows {most}; accumulate fewer batches, or take fewer directions"
+            )
+        shared = self.manifest.aggregation.shared
+        key, number = directions_of(self.manifest.run_bytes, self.stream, self._number, self.round, shared)
+        return [Sample(key, number, begun + i) for i in range(self.settings.directions)]
 
     def _take_up(self, logged: Contents | None, resume: Snapshot | None) -> None:
         """Begin from a log's messages, or from a checkpoint, which knows what its weights contain."""

@@ -13,6 +13,7 @@ from shared_seed.admission import Invite
 from shared_seed.errors import RecipeError
 from shared_seed.grid import check_epsilon
 from shared_seed.manifest import Admission
+from shared_seed.messages import MOST_CODES
 from shared_seed.rate import PROMISE
 
 OPEN = Admission()
@@ -38,6 +39,8 @@ class Settings:
         promise: nats that each probe's step is to lower its loss by, to first order: the learning rate follows
             from the projected gradients (:mod:`shared_seed.rate`), and what the Trainer says is its schedule.
             None goes by the Trainer's learning rate.
+        directions: that are probed on each batch; with one, at both sides of the weights, with more, each at one
+            side and all against the loss at the weights: one evaluation for each, and one in common.
         schedule: "linear" lets learning rates fall to 0 over the run's rounds, wherever this peer begins or
             goes on, on top of the Trainer's scheduler.
         seed: * with the model, names the run and so its noise.
@@ -70,6 +73,7 @@ class Settings:
     start_with: int = 1
     most_learning_rate: float = 1.0
     promise: float | None = None
+    directions: int = 1
     schedule: Literal["constant", "linear"] = "constant"
     seed: int = 0
     admission: Admission = OPEN
@@ -90,6 +94,8 @@ class Settings:
             raise RecipeError(f"peer name {self.name!r} must have 1 to 64 characters")
         if not self.name.isprintable():
             raise RecipeError(f"peer name {self.name!r} must have no control characters, which others would see")
+        if not 1 <= self.directions <= MOST_CODES:
+            raise RecipeError(f"directions is {self.directions!r}; expected 1 to {MOST_CODES}")
         if self.schedule not in ("constant", "linear"):
             raise RecipeError(f"schedule is {self.schedule!r}; expected 'constant' or 'linear'")
         if self.aggregation not in ("sum", "clip", "trimmed"):
