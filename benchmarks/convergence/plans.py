@@ -54,7 +54,9 @@ PLANS: dict[str, list[Spec]] = {
         for lora in (False, True)
     ],
     # Directions on the same rows.
-    "directions": _seeded(*(replace(LANGUAGE, directions=directions) for directions in (8, 4, 2, 1))),
+    "directions": _seeded(
+        *(replace(LANGUAGE, promise=0.02, directions=directions) for directions in (4, 1, 8, 2))
+    ),
     # Kinds of directions, coefficients, batch size.
     "variants": _seeded(
         LANGUAGE,
