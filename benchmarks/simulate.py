@@ -156,6 +156,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--one", nargs=2, metavar=("SHAPE", "PEERS"), help="run this alone, as the rest says")
     words.add_argument("--seed", type=int, default=1)
     words.add_argument("--rounds", type=int, default=4)
+    words.add_argument("--step", type=float, default=Scenario("flat").step, help="seconds, on average")
     words.add_argument("--loss", type=float, default=0.0, help="share of published copies")
     words.add_argument("--churn", type=float, default=0.0, help="share of peers that do not just stay")
     words.add_argument("--rate", type=float, help="bytes a second that a node can send")
@@ -177,6 +178,7 @@ def main() -> int:
             int(peers),
             words.seed,
             words.rounds,
+            words.step,
             lockstep=not words.free,
             churn=words.churn,
             whole=words.whole,

@@ -22,6 +22,7 @@ from shared_seed.swarm import wire
 from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.output import Publish, Timing
 from shared_seed.swarm.protocol import Protocol
+from shared_seed.swarm.wire import State
 
 SAMPLES = (1, 8, 64)
 MESSAGES = 4096
@@ -80,15 +81,17 @@ def row(samples: int, messages: int = MESSAGES) -> Row:
     return Row(samples, live / PEERS / gradients, chunks / gradients, (whole - empty) / PEERS / gradients)
 
 
-def heartbeat() -> int:
-    """Bytes of a heartbeat of a peer with a name of eight letters."""
+def signs_of_life() -> tuple[int, int]:
+    """Bytes of a heartbeat, of a peer with a name of eight letters, and of a pulse."""
     owner = Key(bytes(32))
     manifest, introduction = _manifest(owner), Introduction(owner.public, bytes(8))
     author = Author(Stream(introduction.peer(manifest.run_bytes)), "a-peer-1", owner, introduction)
     terms = Terms.of(manifest, manifest.sign(owner))
-    (output,) = Protocol(author, terms, Archive(manifest), Timing()).tick(0.0)
-    assert isinstance(output, Publish)
-    return len(output.frame)
+    protocol, timing = Protocol(author, terms, Archive(manifest)), Timing()
+    outputs = protocol.enter(State.TRAINING, 0, 0.0)
+    outputs += [each for n in (1, 2) for each in protocol.tick(n * timing.heartbeat)]
+    beat, _, pulse = [len(output.frame) for output in outputs if isinstance(output, Publish)]
+    return beat, pulse
 
 
 def measure(messages: int = MESSAGES) -> list[Row]:
@@ -97,7 +100,7 @@ def measure(messages: int = MESSAGES) -> list[Row]:
     print("samples a message | bytes a gradient: live | catch-up | log")
     for each in rows:
         print(f"{each.samples:17} | {each.live:22.2f} | {each.chunk:8.2f} | {each.log:.2f}")
-    print(f"a heartbeat: {heartbeat()} bytes")
+    print("a heartbeat: {} bytes, a pulse: {}".format(*signs_of_life()))
     return rows
 
 

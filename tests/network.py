@@ -21,6 +21,7 @@ from shared_seed.swarm import wire
 from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.output import Join, Link, Output, Publish, Send, Timing
 from shared_seed.swarm.protocol import Protocol
+from shared_seed.swarm.pulses import Pulses
 from shared_seed.swarm.wire import Guest, Heartbeat, Hello, State
 from swarming import OWNER, TERMS, Writer, introduction, writer
 
@@ -65,6 +66,15 @@ def protocol(name: str, *held: Writer, terms: Manifest = TERMS) -> Protocol:
     return Protocol(author, Terms.of(terms, terms.sign(OWNER)), holding(Archive(terms), *held))
 
 
+def pulses(name: str) -> Pulses:
+    """The chain whose end a peer's heartbeats state here."""
+    return Pulses(key_of(name), stream(name), TERMS.seal, 0)
+
+
+def pulse(chain: Pulses, has_published: bool = False) -> bytes:
+    return wire.encode_pulse(wire.Pulse(chain.stream.to_bytes(), chain.beat(has_published)))
+
+
 def beat(
     name: str,
     number: int,
@@ -89,6 +99,7 @@ def beat(
         len(holds),
         holds.digest(),
         holds.statements_digest(),
+        pulses(name).last,
     )
     return wire.encode_beat(frame, (by or key).sign(wire.text_of(frame, seal)))
 

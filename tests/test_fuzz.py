@@ -230,7 +230,7 @@ def test_a_valid_frame_is_taken(name: str) -> None:
     data = world.frames()[name]
     assert targets.encoded(wire.decode(data, world.SEAL)) == data
     at = world.protocol()
-    if name in ("message", "heartbeat"):
+    if name in ("message", "heartbeat", "pulse"):
         at.hear(data, world.NOW + 1, True)
     elif name in ("welcome", "vacancy", "refusal"):
         at.receive(world.DIALLED, data, world.NOW + 1)
@@ -315,7 +315,7 @@ def test_a_peer_stays_consistent_whatever_comes(way: str) -> None:
 def test_valid_frames_in_any_order_leave_a_peer_consistent(order: list[int]) -> None:
     data = list(world.frames().values())
     peer = Peer()
-    parts = [bytes([SEALED | (HEARD if data[n][0] in (0x04, 0x11) else 0)]) + data[n] for n in order]
+    parts = [bytes([SEALED | (HEARD if data[n][0] in (0x04, 0x11, 0x12) else 0)]) + data[n] for n in order]
     try:
         peer.take(SEPARATOR.join(parts))
     except MessageError:

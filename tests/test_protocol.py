@@ -252,7 +252,7 @@ def test_heartbeats_that_are_not_their_sender_s_are_refused(data: bytes) -> None
 
 def test_a_heartbeat_of_a_stream_that_is_another_key_s_is_refused() -> None:
     frame = Heartbeat(
-        stream("b").to_bytes(), OTHER_GUEST, 1, "b", State.TRAINING, 0, 1000, 0, 0, bytes(16), bytes(8)
+        stream("b").to_bytes(), OTHER_GUEST, 1, "b", State.TRAINING, 0, 1000, 0, 0, bytes(16), bytes(8), bytes(8)
     )
     signature = key_of("c").sign(wire.text_of(frame, TERMS.seal))
     with pytest.raises(MessageError, match="not of the peer"):

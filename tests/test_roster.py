@@ -144,7 +144,9 @@ def test_those_that_are_still_to_begin_do_not_hold_the_swarm_s_round_back() -> N
 
 def noted(number: int, interval: int = 2000, round_: int = 0) -> Heartbeat:
     guest = Guest(bytes(32), bytes(8))
-    return Heartbeat(bytes(16), guest, number, "b", State.TRAINING, round_, interval, 0, 0, bytes(16), bytes(8))
+    return Heartbeat(
+        bytes(16), guest, number, "b", State.TRAINING, round_, interval, 0, 0, bytes(16), bytes(8), bytes(8)
+    )
 
 
 def test_an_old_heartbeat_changes_nothing_and_rounds_only_grow() -> None:

@@ -135,7 +135,7 @@ def test_what_is_broken_is_seen() -> None:
     world = World(Scenario(peers=4, rounds=2))
     world.run()
     victim = world.survivors[2]
-    victim.protocol.archive.rounds = 1 << 11
+    victim.protocol.archive.rules.rounds = 1 << 11
     victim.protocol.publish(Message(victim.protocol.author.stream, 2, 1 << 10, 0.5, b"x"), 1e6)
     assert broken(world) == ["sets differ", "weights are not those of the sets"]
 
@@ -181,8 +181,10 @@ def test_a_swarm_with_stand_ins_is_much_like_one_without(shape: str, setting: st
     assert part.whole < full.whole / 2
     assert part.events < full.events / 2
     assert part.messages == pytest.approx(full.messages, rel=0.1)
-    assert part.rate == pytest.approx(full.rate, rel=0.25)
-    assert part.busiest_rate == pytest.approx(full.busiest_rate, rel=0.25)
+    # What stand-ins publish seldom gets lost, so less is asked for, and pulses are seldom followed by heartbeats.
+    near = 0.25 if setting == "calm" else 0.4
+    assert part.rate == pytest.approx(full.rate, rel=near)
+    assert part.busiest_rate == pytest.approx(full.busiest_rate, rel=near)
     assert part.equal is not None
     assert part.equal < 20
 

@@ -43,7 +43,9 @@ SIGNATURE = bytes(range(64))
 GUEST = Guest(bytes(32), bytes(8), bytes(224))
 BODIES = [bytes(9), bytes(263)]
 SUMMARIES = [(n, bytes(8)) for n in range(64)]
-BEAT = Heartbeat(STREAM, GUEST, 7, "Zoë", State.TRAINING, 3, 2000, 40, 1 << 61, bytes(16), bytes(8), DIGEST)
+BEAT = Heartbeat(
+    STREAM, GUEST, 7, "Zoë", State.TRAINING, 3, 2000, 40, 1 << 61, bytes(16), bytes(8), b"a number", DIGEST
+)
 
 EXAMPLES: dict[str, ControlFrame] = {
     "hello": Hello(STREAM, "Zoë", GUEST, DIGEST),
@@ -93,6 +95,7 @@ OTHERS: dict[str, bytes] = {
     "order": ban(ANN).encode(),
     "fork": wire.encode_accusation(ACCUSATION),
     "heartbeat": wire.encode_beat(BEAT, SIGNATURE),
+    "pulse": b"\x12" + STREAM + b"a number",
 }
 
 
@@ -132,12 +135,14 @@ def test_the_other_kinds_are_read_as_written() -> None:
     found = decode(OTHERS["heartbeat"])
     assert isinstance(found, wire.SignedHeartbeat)
     assert (found.beat, found.signature, found.text) == (BEAT, SIGNATURE, wire.text_of(BEAT, SEAL))
+    assert decode(OTHERS["pulse"]) == wire.Pulse(STREAM, b"a number")
+    assert wire.encode_pulse(wire.Pulse(STREAM, b"a number")) == OTHERS["pulse"]
 
 
 def test_the_first_byte_tells_all_kinds_apart() -> None:
     kinds = {wire.encode(frame)[0] for frame in EXAMPLES.values()}
     assert kinds == {0x10}
-    assert [data[0] for data in OTHERS.values()] == [4, 5, 6, 7, 0x11]
+    assert [data[0] for data in OTHERS.values()] == [4, 5, 6, 7, 0x11, 0x12]
 
 
 def test_bytes_stay_as_other_releases_read_them() -> None:
@@ -187,7 +192,7 @@ def test_any_change_of_a_byte_is_refused_or_gives_a_valid_frame(frame: ControlFr
 @given(data=st.one_of(st.binary(max_size=400), st.binary(max_size=100).map(lambda tail: b"\x10" + tail)))
 def test_random_bytes_are_refused_or_a_valid_frame(data: bytes) -> None:
     found = decoded(data)
-    assert found is None or data[0] in (0x04, 0x05, 0x06, 0x07, 0x10, 0x11)
+    assert found is None or data[0] in (0x04, 0x05, 0x06, 0x07, 0x10, 0x11, 0x12)
 
 
 @settings(max_examples=300)

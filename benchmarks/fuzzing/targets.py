@@ -60,6 +60,8 @@ def encoded(frame: wire.AnyFrame) -> bytes:
             return wire.encode_accusation(frame)
         case wire.SignedHeartbeat():
             return wire.encode_beat(frame.beat, frame.signature)
+        case wire.Pulse():
+            return wire.encode_pulse(frame)
     return wire.encode(frame)
 
 
@@ -214,7 +216,7 @@ class Peer:
         at = self.protocol
         held = at.archive
         archive = (held.digest(), held.statements_digest(), len(held.orders), len(held.forks))
-        roster = [(stream, peer.beat, peer.round) for stream, peer in at.roster.peers.items()]
+        roster = [(stream, peer.beat, peer.round, peer.pulse) for stream, peer in at.roster.peers.items()]
         catching = at._catch_up
         links = [(link, each.stream) for link, each in catching.neighbours.items()]
         return (
@@ -245,7 +247,7 @@ class Peer:
 def _catchup_seeds() -> list[bytes]:
     frames = world.frames()
     over = [bytes([how]) + frame for frame in frames.values() for how in (0, SEALED)]
-    published = ("message", "order", "fork", "heartbeat")
+    published = ("message", "order", "fork", "heartbeat", "pulse")
     over += [bytes([SEALED | HEARD]) + frames[name] for name in published]
     over += [bytes([DIALLED]) + frames[name] for name in ("welcome", "vacancy", "refusal")]
     over += [bytes([UNKNOWN]) + frames["hello"]]

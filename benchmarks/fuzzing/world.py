@@ -28,6 +28,7 @@ from shared_seed.swarm import wire
 from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.output import Link
 from shared_seed.swarm.protocol import Protocol
+from shared_seed.swarm.pulses import Pulses
 from shared_seed.swarm.wire import State
 
 OWNER, OURS, ALICE, BOB, CAROL, STRANGER = (Key(bytes([n]) * 32) for n in (9, 1, 2, 3, 4, 5))
@@ -139,6 +140,21 @@ def fork(key: Key, number: int) -> Fork:
     return Fork.of(stream(key), head(key, before), *branches)
 
 
+def pulses(key: Key) -> Pulses:
+    """The chain of pulses whose end the heartbeats of a key's peer state."""
+    return Pulses(key, stream(key), SEAL, 7)
+
+
+def pulse(key: Key, count: int = 1, **changes: object) -> bytes:
+    """The frame of the pulse after so many others."""
+    chain = pulses(key)
+    fields: dict[str, object] = {
+        "stream": stream(key).to_bytes(),
+        "number": [chain.beat(False) for _ in range(count)][-1],
+    }
+    return wire.encode_pulse(wire.Pulse(**{**fields, **changes}))  # type: ignore[arg-type]
+
+
 def beat(key: Key, number: int = 7, **changes: object) -> wire.Heartbeat:
     """A heartbeat of a key's peer."""
     fields: dict[str, object] = {
@@ -153,6 +169,7 @@ def beat(key: Key, number: int = 7, **changes: object) -> wire.Heartbeat:
         "messages": 70,
         "held": bytes(16),
         "proven": bytes(8),
+        "pulse": pulses(key).last,
         "digest": bytes(32),
     }
     return wire.Heartbeat(**{**fields, **changes})  # type: ignore[arg-type]
@@ -228,6 +245,7 @@ def frames() -> dict[str, bytes]:
     accused = wire.Guest.of(introduction(ALICE))
     named["fork"] = wire.encode_accusation(wire.Accusation(fork(ALICE, 5), accused))
     named["heartbeat"] = signed_beat(ALICE)
+    named["pulse"] = pulse(ALICE)
     return named
 
 

@@ -6,7 +6,7 @@ from shared_seed.signed import SIGNED_KIND
 from shared_seed.swarm import wire
 
 GRADIENT, HEARTBEAT, CATCH_UP, GREETING, STATEMENT = range(5)
-"""What a frame is for; what neighbours tell each other that they hold counts as a heartbeat."""
+"""What a frame is for; pulses, and what neighbours tell each other that they hold, count as heartbeats."""
 
 NAMES = ("gradient", "heartbeat", "catch-up", "greeting", "statement")
 
@@ -18,7 +18,7 @@ _HOLDING = 12
 def kind(frame: bytes) -> int:
     """What a frame is for, by its first bytes: a control frame is 0x10 and a msgpack array of tag and fields."""
     first = frame[0]
-    if first == wire.HEARTBEAT:
+    if first in (wire.HEARTBEAT, wire.PULSE):
         return HEARTBEAT
     if first == SIGNED_KIND:
         return GRADIENT

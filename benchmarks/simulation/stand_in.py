@@ -14,7 +14,7 @@ from typing import Any
 from shared_seed.archive import Archive
 from shared_seed.manifest import Manifest
 from shared_seed.swarm.author import Author
-from shared_seed.swarm.output import Output, Publish
+from shared_seed.swarm.output import Output
 from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.roster import PeerView, Roster
 from shared_seed.swarm.wire import State
@@ -96,12 +96,10 @@ class StandIn(Protocol):
         self.roster = BorrowedRoster(eyes)
 
     def tick(self, now: float) -> list[Output]:
-        """Heartbeats alone; there are no links."""
-        return [Publish(self._heartbeat(now))] if self._heartbeats.is_due(now) else []
-
-    def _interval(self, now: float) -> float:
-        interval: float = self._eyes.see(now, "_interval", now)
-        return interval
+        """Signs of life alone; there are no links. What the model is asked, the stand-in would be asked too."""
+        if self._eyes.model._heartbeats.hastened > self._heartbeats.hastened:
+            self._heartbeats.hasten(now)
+        return [self._sign_of_life(now)] if self._heartbeats.is_due(now) else []
 
     def live(self, now: float) -> list[PeerView]:
         """The peers that the model knows of."""

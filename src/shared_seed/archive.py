@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import NoReturn
 
 from shared_seed import identity
@@ -22,9 +21,10 @@ from shared_seed.errors import EquivocationError, MessageError
 from shared_seed.identity import Key
 from shared_seed.ledger import BLOCK, Ledger, Stretch, chained, chained_by_one
 from shared_seed.manifest import Manifest
-from shared_seed.messages import Message, Stream, as_float32
+from shared_seed.messages import Message, Stream
 from shared_seed.news import News, Newsroom
 from shared_seed.proofs import Fork, Order, sign_head, signed_head
+from shared_seed.rules import Rules
 from shared_seed.signed import Signed, Statement
 from shared_seed.writers import Writers
 
@@ -43,10 +43,7 @@ class Archive:
         self.run = manifest.run_bytes
         self.seal = manifest.seal
         self.owner = bytes.fromhex(manifest.owner)
-        self.limits = manifest.limits
-        self.rounds = manifest.rounds
-        self._most = 1 << 40
-        self._most_rate = as_float32(manifest.limits.learning_rate)
+        self.rules = Rules(manifest)
         self.admissions = Admissions(self.seal, self.owner, manifest.admission)
         self.orders: dict[bytes, Order] = {}
         self.forks: dict[Stream, Fork] = {}
@@ -141,8 +138,7 @@ class Archive:
 
     def digest(self) -> bytes:
         """16 bytes that are equal for equal messages."""
-        whole = b"".join(bucket.digest for bucket in self.buckets())
-        return hashlib.blake2b(whole, digest_size=16).digest()
+        return self._buckets.digest()
 
     def statements_digest(self) -> bytes:
         """8 bytes that are equal for equal orders, ends of streams and guests with invites."""
@@ -179,24 +175,6 @@ class Archive:
         if new is not None:
             self._state(new)
         return new is not None
-
-    def check(self, message: Message) -> None:
-        """Hold a message against the manifest's limits.
-
-        Raises:
-            MessageError: it is beyond one.
-        """
-        limits = self.limits
-        if len(message.codes) > limits.samples_per_message:
-            raise MessageError(
-                f"{len(message.codes)} samples in one message; the manifest allows {limits.samples_per_message}"
-            )
-        if message.learning_rate > self._most_rate:
-            raise MessageError(
-                f"learning rate {message.learning_rate:g}; the manifest allows {limits.learning_rate:g}"
-            )
-        if message.round >= self.rounds:
-            raise MessageError(f"round {message.round} of a run that has {self.rounds}")
 
     def publish(self, message: Message, key: Key | None) -> Signed:
         """Put our own next message in, signed.
@@ -252,8 +230,8 @@ class Archive:
             fresh, signature = fresh[: max(0, fork.number - len(ledger))], b""
         if not fresh:
             return 0
-        self._check_capacity(len(fresh))
-        messages, heads = self._follow(ledger, fresh)
+        self.rules.check_room(self._count + len(fresh))
+        messages, heads = self.rules.follow(ledger, fresh)
         stop = len(ledger) + len(fresh)
         if fork is not None and stop % BLOCK and (stop, heads[-1]) == (fork.number, fork.head):
             signature = b""  # The fork proves as much.
@@ -306,7 +284,7 @@ class Archive:
 
     def hold_at_most(self, messages: int) -> None:
         """Take in no more once so many are here; what is not taken in is as if it had not been heard."""
-        self._most = messages
+        self.rules.most = messages
 
     def take(self) -> News:
         """What is new since the last call. A message that came and went meanwhile is in neither list."""
@@ -324,10 +302,6 @@ class Archive:
 
     # Inside
 
-    def _check_capacity(self, more: int) -> None:
-        if self._count + more > self._most:
-            raise MessageError(f"this archive holds {self._count} messages and takes no more")
-
     def _state(self, statement: Statement) -> None:
         self._proven = self._out_links = None
         self._news.statements.append(statement)
@@ -343,43 +317,11 @@ class Archive:
         if self.owner and not identity.verify(self._writers.key_of(stream), signed_head(head), signature):
             raise MessageError(f"stream {stream} has something that its writer has not signed")
 
-    def _check_end(self, stream: Stream, number: int) -> None:
-        fork = self.forks.get(stream)
-        if fork is not None and number >= fork.number:
-            raise MessageError(f"stream {stream} ends at {fork.number}")
-
     def _next_head(self, ledger: Ledger, message: Message, encoded: bytes) -> bytes:
         """The head after a message that may be the next of its stream."""
-        self._check_end(message.stream, message.number)
-        self._check_next(ledger, message)
-        self._check_capacity(1)
+        self.rules.check_next(ledger, message, self.forks.get(message.stream))
+        self.rules.check_room(self._count + 1)
         return chained_by_one(ledger.head, encoded)
-
-    def _check_next(self, ledger: Ledger, message: Message) -> None:
-        if message.number != len(ledger):
-            raise MessageError(f"message {message.number} of {message.stream}, which has {len(ledger)}")
-        self._check_round(message, ledger.round)
-
-    def _follow(self, ledger: Ledger, encoded: Sequence[bytes]) -> tuple[list[Message], list[bytes]]:
-        """The messages that would come next in a stream, and the head after each.
-
-        Raises:
-            MessageError: one of them may not.
-        """
-        messages = [Message.decode(data) for data in encoded]
-        round_ = ledger.round
-        for number, message in enumerate(messages, len(ledger)):
-            if message.stream != ledger.stream or message.number != number:
-                raise MessageError("a stretch that is not of consecutive messages")
-            round_ = self._check_round(message, round_)
-        return messages, list(accumulate(encoded, chained_by_one, initial=ledger.head))[1:]
-
-    def _check_round(self, message: Message, before: int) -> int:
-        """Hold a message against the limits, and against the round of the one before it."""
-        self.check(message)
-        if message.round <= before:
-            raise MessageError(f"round {message.round} of stream {message.stream} comes after round {before}")
-        return message.round
 
     def _extend(
         self, ledger: Ledger, said: Sequence[Signed], encoded: Sequence[bytes], heads: Sequence[bytes]

@@ -51,6 +51,10 @@ class Buckets:
         """The summary of every part."""
         return [self._bucket(index) for index in range(BUCKETS)]
 
+    def digest(self) -> bytes:
+        """16 bytes that are equal for equal messages."""
+        return hashlib.blake2b(b"".join(bucket.digest for bucket in self.all()), digest_size=16).digest()
+
     def _bucket(self, index: int) -> Bucket:
         known = self._known[index]
         if known is None:

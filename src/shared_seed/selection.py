@@ -48,7 +48,7 @@ class Selection:
             RecipeError: a name stands for nobody, or for several peers; lists those that there are.
         """
         out = {stream for name in self.without for stream in named(archive, name)}
-        until = archive.rounds if self.until is None else self.until
+        until = archive.rules.rounds if self.until is None else self.until
         return [m for m in archive.effective() if m.round < until and m.stream not in out]
 
 

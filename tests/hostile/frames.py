@@ -19,9 +19,10 @@ from shared_seed.messages import BODY, Message, Stream
 from shared_seed.proofs import Branch, Fork, Order, sign_head
 from shared_seed.signed import Signed
 from shared_seed.swarm import wire
+from shared_seed.swarm.pulses import DEPTH
 
 ALICES, BOBS = world.stream(ALICE).to_bytes(), world.stream(BOB).to_bytes()
-PUBLISHED = {0x01: "published", 0x04: "published", 0x11: "published"}
+PUBLISHED = {0x01: "published", 0x04: "published", 0x11: "published", 0x12: "published"}
 OTHER = b"another run's id"
 FLOATS = {"nan": float("nan"), "infinite": float("inf"), "negative": -0.5, "negative-zero": -0.0}
 
@@ -45,6 +46,7 @@ def entries() -> Iterator[Entry]:
     yield from _links()
     yield from _chunks()
     yield from _heartbeats()
+    yield from _pulses()
     yield from _messages()
     yield from _introductions()
     yield from _orders()
@@ -62,11 +64,19 @@ def _lengths() -> Iterator[Entry]:
 
 def _kinds() -> Iterator[Entry]:
     yield frame("empty", "nothing at all", b"")
-    for kind in (0x00, 0x02, 0x03, 0x08, 0x12, 0x7F, 0x80, 0xFF):
+    for kind in (0x00, 0x02, 0x03, 0x08, 0x13, 0x7F, 0x80, 0xFF):
         yield frame(f"kind-{kind:02x}", "a kind that there is not", bytes([kind]) + world.frames()["hello"][1:])
-    for kind in (0x01, 0x04, 0x05, 0x06, 0x07, 0x10, 0x11):
+    for kind in (0x01, 0x04, 0x05, 0x06, 0x07, 0x10, 0x11, 0x12):
         yield frame(f"kind-{kind:02x}-alone", "a kind with nothing after it", bytes([kind]))
-    swapped = {"message": 0x11, "heartbeat": 0x04, "fork": 0x10, "request": 0x07, "order": 0x05, "guest": 0x06}
+    swapped = {
+        "pulse": 0x11,
+        "message": 0x11,
+        "heartbeat": 0x04,
+        "fork": 0x10,
+        "request": 0x07,
+        "order": 0x05,
+        "guest": 0x06,
+    }
     for name, kind in swapped.items():
         data = bytes([kind]) + world.frames()[name][1:]
         yield frame(f"{name}-as-{kind:02x}", f"a {name} that says it is of another kind", data)
@@ -238,9 +248,8 @@ def _chunks() -> Iterator[Entry]:
 
 def _beat(key: Key = ALICE, **changes: object) -> bytes:
     """A heartbeat of any fields at all, signed by a key."""
-    names = ("stream", "guest", "beat", "name", "state", "round", "interval", "pace", "messages", "held", "proven")
     said = world.beat(key)
-    fields: dict[str, object] = {name: getattr(said, name) for name in (*names, "digest")}
+    fields: dict[str, object] = {name: getattr(said, name) for name in said.__struct_fields__}
     text = msgspec.msgpack.encode([20, *{**fields, **changes}.values()])
     return b"\x11" + text + key.sign(b"shared-seed heartbeat" + SEAL + text)
 
@@ -285,6 +294,8 @@ def _heartbeats() -> Iterator[Entry]:
         "messages-62-bits": {"messages": 1 << 62},
         "held-short": {"held": bytes(15)},
         "proven-long": {"proven": bytes(9)},
+        "pulse-short": {"pulse": bytes(7)},
+        "pulse-long": {"pulse": bytes(9)},
         "digest-long": {"digest": bytes(33)},
         "guest-nil": {"guest": None},
         "key-short": {"guest": _guest(key=bytes(31))},
@@ -298,6 +309,21 @@ def _heartbeats() -> Iterator[Entry]:
         yield frame(
             f"heartbeat-key-{name}", "a key of small order", b"\x11" + text + SMALL_ORDER["identity"] + bytes(32)
         )
+
+
+def _pulses() -> Iterator[Entry]:
+    said = world.pulses(ALICE).last
+    yield frame(
+        "pulse-replayed", "the number that her heartbeat has stated", world.pulse(ALICE, number=said), True
+    )
+    yield frame("pulse-too-far", "more numbers on than are followed", world.pulse(ALICE, DEPTH + 1), True)
+    yield frame("pulse-of-another", "Bob's number", world.pulse(ALICE, number=world.pulses(BOB).beat(False)), True)
+    yield frame("pulse-in-another-name", "Alice's number, said to be Bob's", world.pulse(ALICE, stream=BOBS), True)
+    yield frame("pulse-of-a-stranger", "of a peer that nobody has introduced", world.pulse(STRANGER), True)
+    yield frame("pulse-in-our-name", "of our own stream", world.pulse(OURS), True)
+    for name, number in {"zero": bytes(8), "ones": b"\xff" * 8}.items():
+        yield frame(f"pulse-{name}", "a number that was guessed", world.pulse(ALICE, number=number), True)
+    yield frame("pulse-over-a-link", "a valid pulse over a link", world.pulse(ALICE), way="link")
 
 
 def _messages() -> Iterator[Entry]:

@@ -15,32 +15,28 @@ A relay, which holds the archive but no model, is RELAYING all the time and take
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable
 
 from shared_seed import identity
-from shared_seed.admission import Introduction
 from shared_seed.archive import Archive
-from shared_seed.errors import EquivocationError, MessageError, RefusedError
+from shared_seed.errors import EquivocationError, MessageError
 from shared_seed.messages import Message, Stream
 from shared_seed.news import News
 from shared_seed.proofs import Order
 from shared_seed.signed import Signed
 from shared_seed.swarm import wire
-from shared_seed.swarm.answers import Answers, Asking, Supply
+from shared_seed.swarm.accord import Accord
+from shared_seed.swarm.answers import Asking, Supply
 from shared_seed.swarm.author import Author, Terms
-from shared_seed.swarm.catchup import CatchUp, Neighbour
+from shared_seed.swarm.exchange import Exchange
+from shared_seed.swarm.greetings import Greetings
 from shared_seed.swarm.heartbeats import Heartbeats, Standpoint
 from shared_seed.swarm.output import Join, Link, Output, Publish, Send, Timing
-from shared_seed.swarm.roster import ABLE, PeerView, Roster
+from shared_seed.swarm.roster import ABLE, Felt, PeerView, Roster
 from shared_seed.swarm.standing import Standing
 from shared_seed.swarm.wire import State
 
-REFRESH = 4
-"""A greeting that was answered is repeated after this many times ``Timing.greet``."""
-
-REPORTS = 2
-"""Times that neighbours are told what we hold, unless it changes before."""
+STEADY = (State.TRAINING, State.RELAYING)
+"""What peers are at in whom others, beside their neighbours, need not know what they hold: pulses will do."""
 
 Said = wire.SignedHeartbeat | Order | wire.Accusation
 """What goes to everybody beside messages: published, and over links to those who come late."""
@@ -69,15 +65,11 @@ class Protocol:
         self.roster = Roster(self.timing.timeout)
         self.standing = Standing(archive, self.roster)
         self._stated = (b"", b"", b"")
-        self._catch_up = CatchUp(archive, self.timing)
-        self._answers = Answers(supply or Supply())
-        self._dialled: dict[Link, float] = {}
         self._heartbeats = Heartbeats(self.timing.heartbeat, first_beat)
-        self._next_report = 0.0
-        self._reports: deque[wire.Holding] = deque(maxlen=REPORTS)
-        self._parted = False
-        self._united = -math.inf
-        """When we last heard somebody again after nobody."""
+        self._greetings = Greetings(terms, self.standing, self.timing)
+        self._exchange = Exchange(archive, self.roster, self.standing, self.timing, supply)
+        self._catch_up = self._exchange.catch_up
+        self._accord = Accord(archive, self.roster, self._exchange, self._greetings)
         if author.introduction is not None:
             archive.introduce(author.introduction)
 
@@ -87,7 +79,8 @@ class Protocol:
         """State what we are at from now on."""
         self.state, self.round = state, round_
         self._stated = (*self._held(), digest)
-        return [Publish(self._heartbeat(now))] if self.author.key else []
+        self._heartbeats.renew()
+        return [self._beat(now)] if self.author.key else []
 
     def publish(self, message: Message, now: float) -> list[Output]:
         """Put our own next message into the set and send it; our next round is the one after it.
@@ -97,7 +90,7 @@ class Protocol:
         """
         signed = self.archive.publish(message, self.author.key)
         self.round = message.round + 1
-        self._heartbeats.postpone(now, len(self.live(now)))
+        self._heartbeats.published(now)
         return [Publish(signed.encode())] if self.author.key else []
 
     def order(self, order: Order) -> list[Output]:
@@ -115,7 +108,7 @@ class Protocol:
             link: to a peer that we have chosen ourselves.
             key: that peer's public key.
         """
-        self._dialled[link] = 0.0
+        self._greetings.dial(link)
         self.standing.vouch(key)
 
     def become(self, author: Author) -> None:
@@ -157,6 +150,8 @@ class Protocol:
             new = self._take_in(frame, now)
         elif isinstance(frame, Said):
             new = self._learn(frame, now)
+        elif isinstance(frame, wire.Pulse):
+            new = self._feel(frame, now)
         else:
             raise MessageError(f"a {type(frame).__name__} frame was published; it belongs to links")
         if isinstance(new, list):
@@ -177,51 +172,41 @@ class Protocol:
             case wire.Welcome():
                 return self._enter_by(link, frame, now)
             case wire.Refusal():
-                if link not in self._dialled:
-                    raise MessageError("a refusal on a link that we did not dial")
-                self.standing.refusal = frame.reason
+                self._greetings.obey(link, frame)
                 return []
             case wire.Vacancy():
-                return self._offer(link)
-        if link not in self._catch_up.neighbours:
+                return [Send(link, self._greetings.offer(link))]
+        if link not in self._exchange:
             raise MessageError(f"a {type(frame).__name__} on a link without a greeting")
+        self._greetings.heard(link, now)
         try:
             if isinstance(frame, Said):
                 return self._told(link, frame, data, now)
-            return self._from_neighbour(link, frame, now, sender)
+            if isinstance(frame, Asking):
+                self._exchange.answers.ask(sender or link, link, frame)
+                self._heartbeats.hasten(now)
+                return self._exchange.answer(now)
+            return self._exchange.take(link, frame, self.round, now)
         except EquivocationError as error:
             return self._accuse(error, Stream.from_bytes(getattr(frame, "stream", b"")))
 
     def tick(self, now: float) -> list[Output]:
         """Do what time asks for: heartbeats, greetings, and requests for what we lack."""
-        self._answers.begin_pass()
+        self._exchange.answers.begin_pass()
         out: list[Output] = []
         if self.author.key and self._heartbeats.is_due(now):
-            out.append(Publish(self._heartbeat(now)))
-        for link, due in self._dialled.items():
-            if now >= due:
-                self._dialled[link] = now + self.timing.greet
-                out.append(Send(link, self._hello()))
-        if self.cut_off(now) != self._parted:
-            self._parted = not self._parted
-            self._united = self._united if self._parted else now
-        for link, neighbour in list(self._catch_up.neighbours.items()):
-            peer = self.roster.peers.get(neighbour.stream)
-            if not self._is_there(neighbour, now):
-                if link not in self._dialled:
-                    self._catch_up.part(link)
-            elif peer is not None:
-                out += self._catch_up.look(link, peer, now)
-        if now >= self._next_report:
-            self._next_report = now + self.timing.heartbeat
-            out += self._report()
-        return [*out, *self._catch_up.requests(now), *self._answer(now)]
+            out.append(self._sign_of_life(now))
+        out += self._greetings.hellos(self.author, now)
+        self._accord.look(now)
+        out += self._exchange.look(self._greetings, now)
+        out += self._exchange.report(self.state, now)
+        return [*out, *self._catch_up.requests(now), *self._exchange.answer(now)]
 
     # Questions
 
     def has_answers(self, now: float) -> bool:
         """Whether the next :meth:`tick` would answer somebody at once."""
-        return self._answers.is_due(now)
+        return self._exchange.answers.is_due(now)
 
     def live(self, now: float) -> list[PeerView]:
         """The other peers that are there now."""
@@ -249,58 +234,33 @@ class Protocol:
 
     def has_all(self, now: float) -> bool:
         """Whether we have every message that a neighbour that is there, and keeps its word, says it has."""
-        neighbours = self._catch_up.neighbours.items()
-        return self._catch_up.complete([link for link, each in neighbours if self._is_there(each, now)], now)
+        return self._exchange.has_all(now)
 
     def all_equal(self, now: float) -> bool:
-        """Whether every live peer holds what we hold; of relays, which have no weights, those that we talk to."""
-        ours, held = len(self.archive), self.archive.digest()
-        near = {neighbour.stream for neighbour in self._catch_up.neighbours.values()}
-        return all(
-            peer.messages == ours and peer.held == held
-            for stream, peer in self.roster.peers.items()
-            if peer.is_live(now) and (peer.state is not State.RELAYING or stream in near)
-        )
+        """Whether every live peer holds what we hold; see :meth:`Accord.all_equal`."""
+        return self._accord.all_equal(now)
 
     def is_quiet(self, now: float) -> bool:
         """Whether nobody has anything to say any more that we lack: a finished peer may state its digest."""
         if self.cut_off(now):
             return False  # Somebody should have our last messages before we go.
-        return not self.roster.is_expecting(now, self._united) and self.has_all(now)
+        return not self._accord.is_expecting(now) and self.has_all(now)
 
     def is_settled(self, now: float) -> bool:
         """Whether all sets are equal and all digests stated, or there is something to take in first."""
         if self.untaken > 0:
             return True
-        stated = all(p.digest or p.state is State.RELAYING for p in self.live(now))
-        return stated and self.has_all(now) and self.all_equal(now)
+        return self._accord.all_stated(now) and self.has_all(now) and self.all_equal(now)
 
     def digests(self) -> dict[str, str]:
-        """The digests, in hex, that peers with the same messages as we have state.
-
-        By name, or by name and stream where names are not unique.
-        """
-        held = self.archive.digest()
-        stated = {s: peer for s, peer in self.roster.peers.items() if peer.digest and peer.held == held}
-        names = [peer.name for peer in stated.values()]
-        return {
-            peer.name if names.count(peer.name) == 1 else f"{peer.name} {stream}": peer.digest.hex()
-            for stream, peer in stated.items()
-        }
+        """The digests, in hex, that peers with the same messages as we have state, by name."""
+        return self._accord.digests()
 
     def cut_off(self, now: float) -> bool:
-        """Whether we dialled somebody, hear nobody, and whom we heard last has not taken leave."""
-        if not self._dialled or not self.roster.is_alone(now):
-            return False
-        last = self.roster.last_heard()
-        return last is None or last.state is not State.LEAVING
+        """Whether we dialled somebody and hear nobody; see :meth:`Accord.cut_off`."""
+        return self._accord.cut_off(now)
 
     # Inside: publications
-
-    def _is_there(self, neighbour: Neighbour, now: float) -> bool:
-        """Whether a neighbour was heard of lately, or has just come."""
-        peer = self.roster.peers.get(neighbour.stream)
-        return now - peer.heard < peer.timeout if peer else now - neighbour.since < self.timing.timeout
 
     def _take_in(self, signed: Signed, now: float) -> bool | list[Output]:
         stream, number = signed.message.stream, signed.message.number
@@ -313,10 +273,21 @@ class Protocol:
         except EquivocationError as error:
             return self._accuse(error, stream)
         if new:
-            self.roster.reached(stream, signed.message.round, self.round, now)
+            self.roster.hear_of(stream, now)
+            self.roster.reached(stream, signed.message.round, self.round)
         elif number > self.archive.count(stream):
             self._catch_up.hint(stream, number + 1)
         return new
+
+    def _feel(self, pulse: wire.Pulse, now: float) -> bool:
+        stream = Stream.from_bytes(pulse.stream)
+        count = self.archive.count(stream)
+        felt = self.roster.feel(pulse, count, now)
+        if felt is Felt.LACKING and self.roster.peers[stream].state is State.TRAINING:
+            self._catch_up.hint(stream, count + 1)
+        if felt is Felt.STRANGE:
+            self._heartbeats.hasten(now)  # We were cut off from each other: ours will be as strange there.
+        return felt in (Felt.NEW, Felt.LACKING)
 
     def _learn(self, frame: Said, now: float) -> bool:
         """Take in what goes to everybody beside messages; whether it is new."""
@@ -344,9 +315,13 @@ class Protocol:
             raise MessageError("a heartbeat of a key that is out of the run")
         if stream not in self.roster.peers and self.standing.is_vouched(introduction.key):
             # It may be the other end of a link of ours, restarted and without knowledge of us.
-            self._dialled = dict.fromkeys(self._dialled, 0.0)
+            self._greetings.repeat()
+        before = self.roster.peers.get(stream)
+        is_back = before is not None and now - before.heard >= before.timeout
         if not self.roster.note(signed, now):
             return False
+        if is_back:
+            self._heartbeats.hasten(now)
         self.roster.catch_up(self.roster.peers[stream], self.round)
         return True
 
@@ -369,54 +344,29 @@ class Protocol:
 
     def _heartbeat(self, now: float) -> bytes:
         at = Standpoint(self.state, self.round, self.pace, self.digest)
-        return self._heartbeats.beat(self.author, at, self.archive, now, len(self.live(now)))
+        return self._heartbeats.beat(self.author, at, self.archive, len(self.live(now)))
 
-    def _hello(self) -> bytes:
-        introduction = self.author.introduction
-        assert introduction is not None
-        guest = wire.Guest.of(introduction)
-        return wire.encode(wire.Hello(self.author.stream.to_bytes(), self.author.name, guest, self.terms.digest))
+    def _sign_of_life(self, now: float) -> Publish:
+        pulse = self._heartbeats.pulse(now) if self.state in STEADY else None
+        return self._beat(now) if pulse is None else Publish(pulse)
+
+    def _beat(self, now: float) -> Publish:
+        frame = self._heartbeat(now)
+        self._heartbeats.said(now)
+        return Publish(frame)
 
     def _answer_hello(self, link: Link, hello: wire.Hello, now: float, sender: bytes) -> list[Output]:
-        own = self.author.introduction
-        if own is None:
-            raise MessageError("a greeting in a private run")
-        introduction, stream = hello.guest.introduction(), Stream.from_bytes(hello.stream)
-        try:
-            self.standing.check_hello(hello, self.terms, sender)
-        except RefusedError as error:
-            return [Send(link, wire.encode(wire.Refusal(str(error)[:1000])))]
-        asks = not hello.manifest_digest
-        if not asks:
-            self.standing.check_peer(introduction, stream)
-        packed, signature = (self.terms.packed, self.terms.signature) if asks else (b"", b"")
-        welcome = wire.Welcome(
-            self.author.stream.to_bytes(), self.author.name, wire.Guest.of(own), packed, signature
-        )
-        out: list[Output] = [Send(link, wire.encode(welcome))]
-        if not asks:
-            self.standing.introduce(introduction, State.LOADING)
-            out += self._meet(link, stream, now)
-        return out
+        answer, stream = self._greetings.answer(hello, self.author, sender)
+        return [Send(link, answer), *(self._meet(link, stream, now) if stream else ())]
 
     def _enter_by(self, link: Link, welcome: wire.Welcome, now: float) -> list[Output]:
-        if link not in self._dialled:
-            raise MessageError("a welcome on a link that we did not dial")
-        stream = Stream.from_bytes(welcome.stream)
-        self.standing.check_peer(welcome.guest.introduction(), stream)
-        self._dialled[link] = now + REFRESH * self.timing.greet
+        stream = self._greetings.enter(link, welcome, now)
         return [Join(link), *self._meet(link, stream, now)]
 
     def _meet(self, link: Link, stream: Stream, now: float) -> list[Output]:
         """Tell a new neighbour of ourselves and of all that we hear."""
         known = self.roster.heartbeats(now) if self._catch_up.meet(link, stream, now) else []
         return [Send(link, frame) for frame in (self._heartbeat(now), *known)]
-
-    def _offer(self, link: Link) -> list[Output]:
-        if link not in self._dialled:
-            raise MessageError("a vacancy on a link that we did not dial")
-        self._dialled[link] = 0.0  # It will greet us once it has the run.
-        return [Send(link, wire.encode(wire.Offer(self.terms.packed, self.terms.signature)))]
 
     def _told(self, link: Link, frame: Said, data: bytes, now: float) -> list[Output]:
         """Take in over a link what is published otherwise, and publish it."""
@@ -427,70 +377,3 @@ class Protocol:
             return self._remind(link, frame.beat)
         # Those who dialled us are heard by others through us alone.
         return [Publish(data)] if link[0] == "accepted" else []
-
-    def _from_neighbour(self, link: Link, frame: wire.AnyFrame, now: float, sender: bytes) -> list[Output]:
-        sends: Iterable[Output]
-        match frame:
-            case wire.Compare() | wire.Request() | wire.Trace() | wire.Consult():
-                self._answers.ask(sender or link, link, frame)
-                sends = self._answer(now)
-            case wire.Levels():
-                sends = self._catch_up.take_levels(link, frame, now)
-            case wire.Chunk():
-                return self._fill(link, frame, now)
-            case wire.Holding():
-                self._catch_up.hold(link, frame.messages, frame.held, now)
-                peer = self.roster.peers.get(self._catch_up.neighbours[link].stream)
-                if peer is not None:
-                    peer.messages, peer.held, peer.proven = frame.messages, frame.held, frame.proven
-                    peer.heard = now
-                sends = []
-            case wire.Marks():
-                sends = self._catch_up.take_marks(link, frame)
-            case Introduction():
-                self.standing.introduce(frame, State.LOADING)
-                sends = []
-            case _:
-                raise MessageError(f"a {type(frame).__name__} came over a link; it belongs to publications")
-        return list(sends)
-
-    def _fill(self, link: Link, chunk: wire.Chunk, now: float) -> list[Output]:
-        """Take in what we have asked for; a single message that we had missed, others will have missed with us."""
-        stream = Stream.from_bytes(chunk.stream)
-        count = self.archive.count(stream)
-        out: list[Output] = list(self._catch_up.take_chunk(link, chunk, now))
-        last = self.archive.last(stream) if self.archive.count(stream) == count + 1 else None
-        return [*out, Publish(last.encode())] if last is not None and last.signature else out
-
-    def _report(self) -> list[Output]:
-        """Tell neighbours what we hold, some times over after it has changed."""
-        archive = self.archive
-        holding = wire.Holding(len(archive), *self._held())
-        if self._reports.count(holding) == REPORTS or not self._catch_up.neighbours:
-            return []
-        self._reports.append(holding)
-        frame = wire.encode(holding)
-        return [Send(link, frame) for link in self._catch_up.neighbours]
-
-    def _answer(self, now: float) -> list[Output]:
-        """Answer neighbours, as far as their budgets and this pass allow."""
-        out: list[Output] = []
-        while (due := self._answers.due(now)) is not None:
-            asker, link, frame = due
-            if link not in self._catch_up.neighbours:
-                continue
-            sends = self._answer_to(link, frame)
-            self._answers.charge(asker, sum(len(send.frame) for send in sends), now)
-            out += sends
-        return out
-
-    def _answer_to(self, link: Link, frame: Asking) -> list[Send]:
-        match frame:
-            case wire.Compare():
-                return self._catch_up.answer_compare(link, frame)
-            case wire.Request():
-                return self._catch_up.answer_request(link, frame)
-            case wire.Trace():
-                return self._catch_up.answer_trace(link, frame)
-            case wire.Consult():
-                return [Send(link, frame) for frame in self.standing.statements()]

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from statistics import median_high, median_low
 
 from shared_seed.errors import MessageError
 from shared_seed.messages import MOST_STREAMS, Stream
-from shared_seed.swarm.wire import SignedHeartbeat, State, encode_beat
+from shared_seed.swarm.pulses import steps
+from shared_seed.swarm.wire import Pulse, SignedHeartbeat, State, encode_beat
 
 LATEST = (1 << 32) - 1
 """The last round there can be."""
@@ -48,6 +50,17 @@ MISSED = 5
 """Heartbeats that a peer may leave out before it counts as gone."""
 
 
+class Felt(Enum):
+    """What a pulse was: heard before, or of nobody known; new; new after something else that we have missed; of
+    somebody who was gone, and too far on to be followed.
+    """
+
+    OLD = auto()
+    NEW = auto()
+    LACKING = auto()
+    STRANGE = auto()
+
+
 @dataclass(slots=True)
 class PeerView:
     """What we know of another peer."""
@@ -62,6 +75,9 @@ class PeerView:
     messages: int = 0
     held: bytes = b""
     proven: bytes = b""
+    pulse: bytes = b""
+    counted: int | None = None
+    """Messages of its stream that we had at its last pulse, where we have heard that."""
     digest: bytes = b""
     late: bool = False
     latest: SignedHeartbeat | None = None
@@ -100,6 +116,8 @@ class Roster:
         peer.state, peer.digest = beat.state, beat.digest
         peer.pace = beat.pace / 1000
         peer.messages, peer.held, peer.proven = beat.messages, beat.held, beat.proven
+        if beat.pulse != peer.pulse:
+            peer.pulse, peer.counted = beat.pulse, None
         peer.round = max(peer.round, min(beat.round, LATEST))
         peer.latest = signed
         return True
@@ -121,11 +139,28 @@ class Roster:
     def _note_incarnation(self, stream: Stream) -> None:
         self._newest[stream.peer] = max(stream.incarnation, self._newest.get(stream.peer, 0))
 
-    def reached(self, stream: Stream, round_: int, ours: int, now: float) -> None:
-        """A peer has published for a round."""
+    def hear_of(self, stream: Stream, now: float) -> None:
+        """A peer has given a sign of life."""
         peer = self.peers.get(stream)
         if peer is not None:
             peer.heard = now
+
+    def feel(self, pulse: Pulse, count: int, now: float) -> Felt:
+        """Take in a pulse of a peer; ``count`` are the messages of its stream that are here."""
+        peer = self.peers.get(Stream.from_bytes(pulse.stream))
+        if peer is None or pulse.number == peer.pulse:
+            return Felt.OLD
+        gone = steps(pulse.stream, pulse.number, peer.pulse)
+        if gone == 0:
+            return Felt.OLD if peer.is_live(now) else Felt.STRANGE
+        lacking = peer.counted is not None and gone > 1 + (count > peer.counted)
+        peer.pulse, peer.counted, peer.heard = pulse.number, count, now
+        return Felt.LACKING if lacking else Felt.NEW
+
+    def reached(self, stream: Stream, round_: int, ours: int) -> None:
+        """A peer has published for a round; perhaps long ago."""
+        peer = self.peers.get(stream)
+        if peer is not None:
             peer.round = max(peer.round, min(round_ + 1, LATEST))
             self.catch_up(peer, ours)
 

@@ -9,6 +9,7 @@ byte  what follows
 0x07  a fork (:mod:`shared_seed.proofs`) with its writer's introduction before it; likewise
 0x10  a control frame; sent over links
 0x11  a heartbeat with 64 bytes of signature; published
+0x12  a pulse (:mod:`shared_seed.swarm.pulses`): its stream and number; published
 ====  =========================================================================================
 """
 
@@ -30,10 +31,12 @@ from shared_seed.manifest import LARGEST_PACKED
 from shared_seed.messages import BODY, LARGEST, MOST_STREAMS, SMALLEST, Message, Stream
 from shared_seed.proofs import FORK_KIND, LARGEST_PROOF, ORDER_KIND, Fork, Order
 from shared_seed.signed import SIGNED_KIND, Signed
+from shared_seed.swarm.pulses import PULSE_SIZE
 
 CONTROL = 0x10
 HEARTBEAT = 0x11
-"""First bytes of a control frame and of a heartbeat."""
+PULSE = 0x12
+"""First bytes of a control frame, of a heartbeat and of a pulse."""
 
 LARGEST_FRAME = LARGEST_PACKED + (1 << 16)
 """Bytes beyond which a frame is refused unread."""
@@ -230,9 +233,10 @@ class Holding(Frame, tag=12, frozen=True):
 class Heartbeat(Frame, tag=20, frozen=True):
     """What a peer is at and has.
 
-    ``interval`` are milliseconds until its next, ``pace`` those that a step takes it, waiting left out, 0 where it
-    does not know; ``messages`` and ``held`` say what it holds, ``proven`` which
-    orders and forks it knows. ``digest`` is that of its weights once it has finished, else empty.
+    ``interval`` are milliseconds until its next sign of life, ``pace`` those that a step takes it, waiting left
+    out, 0 where it does not know; ``messages`` and ``held`` say what it holds, ``proven`` which orders and forks
+    it knows. ``pulse`` is the last number of its pulses, or what the first leads to. ``digest`` is that of its
+    weights once it has finished, else empty.
     """
 
     stream: StreamBytes
@@ -246,6 +250,7 @@ class Heartbeat(Frame, tag=20, frozen=True):
     messages: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
     held: Digest16
     proven: Digest8
+    pulse: Digest8
     digest: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
@@ -278,6 +283,14 @@ class SignedHeartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Pulse:
+    """A peer is there still, and at what its last heartbeat said."""
+
+    stream: bytes
+    number: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Accusation:
     """A fork and who its writer is."""
 
@@ -285,7 +298,7 @@ class Accusation:
     guest: Guest
 
 
-AnyFrame = Signed | Introduction | Order | Accusation | SignedHeartbeat | ControlFrame
+AnyFrame = Signed | Introduction | Order | Accusation | SignedHeartbeat | Pulse | ControlFrame
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[ControlFrame] = msgspec.msgpack.Decoder(ControlFrame)
@@ -313,6 +326,11 @@ def encode_beat(beat: Heartbeat, signature: bytes) -> bytes:
     return bytes([HEARTBEAT]) + _encoder.encode(beat) + signature
 
 
+def encode_pulse(pulse: Pulse) -> bytes:
+    """The bytes of a pulse."""
+    return bytes([PULSE]) + pulse.stream + pulse.number
+
+
 def decode(data: bytes, seal: bytes) -> AnyFrame:
     """Parse one frame of any kind.
 
@@ -328,6 +346,10 @@ def decode(data: bytes, seal: bytes) -> AnyFrame:
         return Order.decode(data)
     if kind == INTRODUCTION_KIND:
         return Introduction.decode(data)
+    if kind == PULSE:
+        if len(rest) != 16 + PULSE_SIZE:
+            raise MessageError(f"a pulse has {17 + PULSE_SIZE} bytes, got {len(data)}")
+        return Pulse(bytes(rest[:16]), bytes(rest[16:]))
     try:
         frame = _decode_packed(kind, rest, seal)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
