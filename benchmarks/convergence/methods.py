@@ -17,7 +17,7 @@ from shared_seed import codec, update
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Probe
-from shared_seed.rate import PROMISE, Rate
+from shared_seed.rate import Rate
 from shared_seed.weights import Choice, Weights
 
 MEZO_EPSILON = 1e-3
@@ -47,7 +47,7 @@ class SharedSeed(Method):
             bench.batches(spec.batch, 1000 * spec.seed + peer, slice(peer, None, spec.peers))
             for peer in range(spec.peers)
         ]
-        self._found = [Rate(spec.promise or PROMISE, spec.epsilon, 0) for _ in range(spec.peers)]
+        self._found = [Rate(spec.promise, spec.epsilon, 0) for _ in range(spec.peers)]
         named = hashlib.blake2b(spec.key.encode(), digest_size=7)
         self._key = int.from_bytes(named.digest(), "little")
         self._late: deque[list[tuple[Sample, float]]] = deque()

@@ -12,6 +12,7 @@ LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=240)
 HEAD = Spec(model="minilm", corpus="rotten-tomatoes", passes=480)
 """An encoder with a fresh head."""
 
+DEFAULT = LANGUAGE.promise
 SEEDS = range(3)
 TASKS = ("rotten-tomatoes", "sms", "news")
 
@@ -32,23 +33,23 @@ PLANS: dict[str, list[Spec]] = {
     ),
     # The found learning rate against a search, on all parameters and on an adapter.
     "rate": [
-        replace(LANGUAGE, lora=lora, promise=promise, rate=rate, seed=seed)
+        replace(LANGUAGE, lora=lora, promise=promise or DEFAULT, rate=rate, seed=seed)
         for seed in SEEDS
-        for promise, rate, rate_of_adapter in (
-            (None, None, None),
+        for promise, full, adapter in (
+            (0.006, None, None),
             (0.02, None, None),
             (0.002, None, None),
             (None, 3e-5, 2e-3),
             (None, 1e-4, 1e-2),
             (None, 1e-5, 3e-4),
         )
-        for lora, rate in ((False, rate), (True, rate_of_adapter))
+        for lora, rate in ((False, full), (True, adapter))
     ],
     # The same on other tasks.
     "tasks": [
         replace(base, corpus=corpus, lora=lora, promise=promise, seed=seed, most_tokens=32)
         for seed in SEEDS
-        for promise in (None, 0.002, 0.02)
+        for promise in (0.006, 0.002, 0.02)
         for base in (LANGUAGE, HEAD)
         for corpus in TASKS
         for lora in (False, True)

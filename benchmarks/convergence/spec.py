@@ -21,7 +21,7 @@ class Spec:
         lora: train an adapter instead of all parameters.
         method: whose steps are made.
         rate: learning rate; None has it found.
-        promise: nats that the found rate promises; None takes the default.
+        promise: nats that the found rate promises.
         passes: forward passes of 16 rows in all, for each peer; a backward pass counts as two.
         batch: rows a probe.
         directions: that a probe takes on its rows: one is two-sided, more have the loss at the weights in common.
@@ -42,7 +42,7 @@ class Spec:
     method: MethodName = "ours"
     lora: bool = False
     rate: float | None = None
-    promise: float | None = None
+    promise: float = 0.006
     passes: int = 600
     batch: int = 16
     directions: int = 1
