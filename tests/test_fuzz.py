@@ -32,8 +32,8 @@ from shared_seed.swarm import wire
 MOST_MEMORY = 200 << 20
 """Bytes that a hostile input may make us allocate; those that are largest are 32 MiB of JSON."""
 
-MOST_SECONDS = 3.0
-"""Seconds that it may take, on a machine in use."""
+MOST_SECONDS = 12.0
+"""Seconds that it may take under tracemalloc: the slowest takes 1 to 4, whatever is quadratic would take minutes."""
 
 
 @pytest.fixture
