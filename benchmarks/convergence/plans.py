@@ -56,7 +56,7 @@ PLANS: dict[str, list[Spec]] = {
     ],
     # Directions on the same rows.
     "directions": _seeded(
-        *(replace(LANGUAGE, promise=0.02, directions=directions) for directions in (4, 1, 8, 2))
+        *(replace(LANGUAGE, promise=0.02, directions=directions) for directions in (4, 8, 1, 2))
     ),
     # Kinds of directions, coefficients, batch size.
     "variants": _seeded(
