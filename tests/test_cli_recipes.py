@@ -66,7 +66,7 @@ def test_a_name_runs_without_a_file(with_task: Path, home: Path, call: Call, tmp
     assert carried is not None
     assert (carried["title"], carried["training"]["learning_rate"]) == ("opt-13b/toy", "auto")
     assert "facts" not in carried
-    assert Summary.load(tmp_path / "r").gradients == 2
+    assert Summary.load(tmp_path / "r").gradients == 2 * 4
 
 
 def test_a_run_by_name_has_a_folder_of_that_name(with_task: Path, home: Path, call: Call) -> None:

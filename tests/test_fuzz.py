@@ -33,7 +33,7 @@ MOST_MEMORY = 200 << 20
 """Bytes that a hostile input may make us allocate; those that are largest are 32 MiB of JSON."""
 
 MOST_SECONDS = 12.0
-"""Seconds that it may take under tracemalloc; the slowest takes 1 to 4, and what is quadratic would take minutes."""
+"""Seconds that it may take under tracemalloc; the slowest takes 1 to 4, what is quadratic would take minutes."""
 
 
 @pytest.fixture

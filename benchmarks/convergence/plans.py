@@ -47,16 +47,21 @@ PLANS: dict[str, list[Spec]] = {
     ],
     # The same on other tasks.
     "tasks": [
-        replace(base, corpus=corpus, lora=lora, promise=promise, seed=seed, most_tokens=32)
+        replace(base, corpus=corpus, lora=lora, promise=promise, directions=4, seed=seed, most_tokens=32)
         for seed in SEEDS
-        for promise in (0.006, 0.002, 0.02)
+        for promise in (0.02, 0.006, 0.06)
         for base in (LANGUAGE, HEAD)
         for corpus in TASKS
         for lora in (False, True)
     ],
     # Directions on the same rows.
     "directions": _seeded(
-        *(replace(LANGUAGE, promise=0.02, directions=directions) for directions in (4, 8, 1, 2))
+        *(replace(LANGUAGE, promise=0.02, directions=directions) for directions in (4, 8, 1, 2)),
+        *(replace(LANGUAGE, promise=promise, directions=4) for promise in (0.006, 0.06)),
+    ),
+    # The same on an adapter.
+    "adapter": _seeded(
+        *(replace(LANGUAGE, lora=True, promise=promise, directions=4) for promise in (0.02, 0.006, 0.06))
     ),
     # Kinds of directions, coefficients, batch size.
     "variants": _seeded(
