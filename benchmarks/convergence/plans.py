@@ -56,8 +56,8 @@ PLANS: dict[str, list[Spec]] = {
     ],
     # Directions on the same rows.
     "directions": _seeded(
-        *(replace(LANGUAGE, promise=0.02, directions=directions) for directions in (4, 8, 1, 2)),
-        *(replace(LANGUAGE, promise=promise, directions=4) for promise in (0.006, 0.06)),
+        *(replace(LANGUAGE, promise=promise, directions=4) for promise in (0.02, 0.01, 0.006)),
+        *(replace(LANGUAGE, promise=0.02, directions=directions) for directions in (8, 1, 2)),
     ),
     # The same on an adapter.
     "adapter": _seeded(
@@ -73,6 +73,10 @@ PLANS: dict[str, list[Spec]] = {
         replace(LANGUAGE, batch=64),
         replace(LANGUAGE, epsilon=2.0**-10),
         replace(LANGUAGE, epsilon=2.0**-6),
+    ),
+    # As the quickstart has it: three peers, each along four directions of its own rows.
+    "swarm": _seeded(
+        *(replace(LANGUAGE, peers=3, directions=4, promise=promise, passes=120) for promise in (0.01, 0.02))
     ),
     # More peers at as many forward passes of each; messages that come late.
     "peers": _seeded(

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from shared_seed import codec
 from shared_seed.messages import Message, Stream
 
-PROMISE = 0.02
+PROMISE = 0.01
 """Nats that a probe's step is to lower its loss by, to first order; chosen in ``docs/convergence.md``."""
 
 WINDOW = 32
