@@ -8,8 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: help install browser quickstart quick test lint clean
 
 help:
-	@echo "make quickstart   set up, then three peers fine-tune a real model (ten to twenty minutes on 2 cores)"
-	@echo "make quick        the same in two to four minutes"
+	@echo "make quickstart   set up, then three peers fine-tune a real model (ten to twenty minutes on 2 cores with bf16)"
+	@echo "make quick        the same in two to ten minutes"
 	@echo "make test         set up, then lint, type-check and test with coverage"
 	@echo "make install      set up only: everything goes into $(VENV)"
 	@echo "make browser      install headless Chromium for the tests, if there is none (as root from apt)"
