@@ -40,6 +40,8 @@ from shared_seed.text_tasks import build
 from shared_seed.weights import Weights
 
 LEARNING_RATE = 5e-5
+"""Where a recipe has it found: near what is found for the quickstart."""
+
 RUN = "00112233445566778899aabbccddeeff"
 HONEST = ("again", "two threads", "other precision", "late messages")
 """Ways in which an honest gradient may be taken again."""
@@ -262,7 +264,8 @@ def measure(path: Path, peers: int = 3, rounds: int = 40, public_rows: int = 64)
     """Play a swarm on a recipe's terms, and print and return what an audit of it could tell."""
     terms = recipe.load(path)
     swarm = swarm_of(terms, public_rows)
-    taken = list(play(swarm, peers, rounds, LEARNING_RATE))
+    rate = terms.training.base_rate if terms.training.promise is None else LEARNING_RATE
+    taken = list(play(swarm, peers, rounds, rate))
     found = figures(taken, swarm)
     show(found, peers, (0.02, 0.1), (50, 340, 1000))
     return found

@@ -20,6 +20,8 @@ from shared_seed.text_tasks import build
 from shared_seed.weights import Weights
 
 LEARNING_RATE = 5e-5
+"""Where a recipe has it found: near what is found for the quickstart."""
+
 COEFFICIENT = 0.01
 """AdamW's default in torch."""
 
@@ -46,7 +48,8 @@ def measure(path: Path, directions: int) -> tuple[float, float]:
         shrinks.append(decay.projected(weights, decays, sample))
     of_loss, of_decay = (float(np.sqrt(np.mean(np.square(values)))) for values in (losses, shrinks))
     print(f"rms over {directions} directions: loss {of_loss:.3g}, weight decay {COEFFICIENT:g} {of_decay:.3g}")
-    steps, rate = terms.training.steps, LEARNING_RATE
+    training = terms.training
+    steps, rate = training.steps, training.base_rate if training.promise is None else LEARNING_RATE
     print(f"{steps} steps at {rate:g} would shrink the weights by {100 * steps * rate * COEFFICIENT:.2g} %")
     return of_loss, of_decay
 
