@@ -614,7 +614,8 @@ def test_speed(short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(written["rows"]["update"]) == 3
     assert (tmp_path / "speed.png").stat().st_size > 1000
     assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
-    assert set(speed.PARTS) | {"attacks", "merge", "scaling", "simulate", "speed"} == {
+    others = {"attacks", "converge", "merge", "precision", "scaling", "simulate", "speed"}
+    assert set(speed.PARTS) | others == {
         path.stem for path in BENCHMARKS.glob("*.py") if "from common" in path.read_text()
     }
 
