@@ -55,6 +55,9 @@ def main() -> None:
         if results := ledger.of(specs):
             print(curves.table(results))
             curves.draw(chosen.out / f"{name}.png", results)
+    if chosen.draw:
+        everything = ledger.of(spec for specs in PLANS.values() for spec in specs)
+        curves.draw(chosen.out / "all.png", everything)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, field, label in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("test loss", "test accuracy"), strict=True
@@ -89,5 +89,6 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         axes.set(xlabel="forward passes of 16 rows, of each peer", ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=6)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
     figure.savefig(path, dpi=110)
