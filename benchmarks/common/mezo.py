@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,17 +27,21 @@ def add(model: Any, seed: int, amount: float) -> None:
             parameter.add_(z, alpha=amount)
 
 
+def descend(model: Any, value: Callable[[], float], seed: int, learning_rate: float) -> None:
+    """One step on what ``value`` gives as the loss, without autograd."""
+    add(model, seed, EPSILON)
+    plus = value()
+    add(model, seed, -2 * EPSILON)
+    minus = value()
+    add(model, seed, EPSILON)
+    add(model, seed, -learning_rate * (plus - minus) / (2 * EPSILON))
+
+
 def step(work: Workload) -> Step:
     """Two forwards and four passes. The weights are written between the forwards, so each has its own autocast."""
     seeds = iter(range(1 << 62))
 
     def run() -> None:
-        seed = next(seeds)
-        add(work.model, seed, EPSILON)
-        plus = work.value()
-        add(work.model, seed, -2 * EPSILON)
-        minus = work.value()
-        add(work.model, seed, EPSILON)
-        add(work.model, seed, -LEARNING_RATE * (plus - minus) / (2 * EPSILON))
+        descend(work.model, work.value, next(seeds), LEARNING_RATE)
 
     return run

@@ -20,8 +20,6 @@ from shared_seed.probe import Probe
 from shared_seed.rate import Rate
 from shared_seed.weights import Choice, Weights
 
-MEZO_EPSILON = 1e-3
-
 
 class Method(ABC):
     """One way of training; ``rates`` are the learning rates of the probes so far, ``sent`` the bytes of a peer."""
@@ -97,15 +95,9 @@ class Mezo(Method):
     def step(self, number: int) -> None:
         """Two forward passes, four passes over the weights."""
         assert self.spec.rate is not None
-        model, batch, seed = self.bench.model, next(self._batches), 1_000_003 * self.spec.seed + number
-        mezo.add(model, seed, MEZO_EPSILON)
-        plus = self._loss(batch)
-        mezo.add(model, seed, -2 * MEZO_EPSILON)
-        minus = self._loss(batch)
-        mezo.add(model, seed, MEZO_EPSILON)
-        rate = self.spec.rate * self.spec.factor(number)
+        batch, rate = next(self._batches), self.spec.rate * self.spec.factor(number)
         self.rates.append(rate)
-        mezo.add(model, seed, -rate * (plus - minus) / (2 * MEZO_EPSILON))
+        mezo.descend(self.bench.model, lambda: self._loss(batch), 1_000_003 * self.spec.seed + number, rate)
 
     @torch.no_grad()
     def _loss(self, batch: object) -> float:
