@@ -64,10 +64,7 @@ class SharedSeed(Method):
     def _take(self, peer: int, number: int) -> list[tuple[Sample, float]]:
         spec, batch = self.spec, next(self._batches[peer])
         samples = [Sample(self._key, number, peer * spec.directions + i) for i in range(spec.directions)]
-        if spec.directions == 1:
-            gradients = [self._probe.measure(lambda: self.bench.loss(batch), samples[0]).gradient]
-        else:
-            gradients = [m.gradient for m in self._probe.measure_along(lambda: self.bench.loss(batch), samples)]
+        gradients = [m.gradient for m in self._probe.measure_all(lambda: self.bench.loss(batch), samples)]
         self._found[peer].note([codec.encode(gradient) for gradient in gradients])
         rate = self._found[peer].value() if spec.rate is None else spec.rate / spec.directions
         rate *= spec.factor(number)

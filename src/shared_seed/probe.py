@@ -96,6 +96,17 @@ class Probe:
             plus, minus = _numbers(sides)
         return Measurement(plus, minus, (plus - minus) / (2 * self.perturbation.epsilon))
 
+    def measure_all(
+        self,
+        loss: Callable[[], Any],
+        samples: Sequence[Sample],
+        context: AbstractContextManager[Any] | None = None,
+    ) -> list[Measurement]:
+        """As :meth:`measure` for one direction, as :meth:`measure_along` for several."""
+        if len(samples) == 1:
+            return [self.measure(loss, samples[0], context)]
+        return self.measure_along(loss, samples, context)
+
     def measure_along(
         self,
         loss: Callable[[], Any],

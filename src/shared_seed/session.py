@@ -199,10 +199,7 @@ class Session:
         if self.settings.adapt and self._pending.newest and self._swarm().ask(self._is_slow):
             return self._pending.newest
         samples = self._directions()
-        if len(samples) == 1:
-            found = [self.probe.measure(loss, samples[0], context)]
-        else:
-            found = self.probe.measure_along(loss, samples, context)
+        found = self.probe.measure_all(loss, samples, context)
         for sample, measured in zip(samples, found, strict=True):
             gradient = measured.gradient
             if self._decays:
