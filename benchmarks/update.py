@@ -72,7 +72,7 @@ def copied(weights: Weights) -> Step:
 def passed(model: Any) -> Step:
     """One gradient in plain torch."""
     seeds = itertools.count()
-    return lambda: mezo.add(model, next(seeds), 1e-9)
+    return lambda: mezo.add(mezo.draw(model, next(seeds)), 1e-9)
 
 
 def contest(model: Any, peers: Sequence[int], rounds: int, device: str) -> tuple[Weights, Times]:

@@ -41,6 +41,9 @@ HEADS = {
 }
 """By model: heads, and heads of keys and values."""
 
+DIRECTIONS = 4
+"""Of each batch, in all methods of the collection."""
+
 
 def facts_of(name: str) -> Facts:
     return Facts.of(collection.part("models", name)["facts"], name)
@@ -93,7 +96,7 @@ def trained(home: Path, name: str, method: str, *overrides: str) -> Summary:
 
 
 def assert_replays(home: Path, summary: Summary) -> None:
-    assert summary.gradients == 2
+    assert summary.gradients == 2 * DIRECTIONS
     contents = log.read(home / "run" / LOG_NAME)
     assert contents.digest is not None
     assert replay(contents).digest == contents.digest[1].hex() == summary.digest

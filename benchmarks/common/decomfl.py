@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from common.mezo import add
+from common.mezo import add, draw
 from common.workloads import Step, Workload
 
 MU = 1e-3
@@ -20,7 +20,7 @@ LEARNING_RATE = 1e-7
 def rebuild(model: Any, scalars: Iterable[tuple[int, float]]) -> None:
     """Apply every peer's ``(seed, scalar)``: one pass over the parameters each."""
     for seed, scalar in scalars:
-        add(model, seed, -LEARNING_RATE * scalar)
+        add(draw(model, seed), -LEARNING_RATE * scalar)
 
 
 def step(work: Workload) -> Step:
@@ -30,9 +30,9 @@ def step(work: Workload) -> Step:
     def run() -> None:
         seed = next(seeds)
         here = work.value()
-        add(work.model, seed, MU)
+        add(draw(work.model, seed), MU)
         there = work.value()
-        add(work.model, seed, -MU)
+        add(draw(work.model, seed), -MU)
         rebuild(work.model, [(seed, (there - here) / MU)])
 
     return run

@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from common.workloads import Step, Workload
 
@@ -17,24 +18,39 @@ EPSILON = 1e-3
 LEARNING_RATE = 1e-7
 
 
-@torch.no_grad()
-def add(model: Any, seed: int, amount: float) -> None:
-    """``theta += amount * z(seed)``, one pass over the trainable parameters."""
+def draw(model: Any, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The trainable parameters, each with its part of ``z(seed)``, drawn as it is asked for."""
     generator = torch.Generator(model.device).manual_seed(seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
-            z = torch.empty_like(parameter).normal_(generator=generator)
-            parameter.add_(z, alpha=amount)
+            yield parameter, torch.empty_like(parameter).normal_(generator=generator)
 
 
-def descend(model: Any, value: Callable[[], float], seed: int, learning_rate: float) -> None:
-    """One step on what ``value`` gives as the loss, without autograd."""
-    add(model, seed, EPSILON)
+@torch.no_grad()
+def add(direction: Iterable[tuple[Tensor, Tensor]], amount: float) -> None:
+    """``theta += amount * z``, one pass over the trainable parameters."""
+    for parameter, z in direction:
+        parameter.add_(z, alpha=amount)
+
+
+def descend(
+    model: Any, value: Callable[[], float], seed: int, learning_rate: float, *, keep: bool = False
+) -> None:
+    """One step on what ``value`` gives as the loss, without autograd.
+
+    With ``keep``, ``z`` is drawn once and kept for the step: the same step, faster, in twice the memory.
+    """
+    kept = list(draw(model, seed)) if keep else None
+
+    def move(amount: float) -> None:
+        add(draw(model, seed) if kept is None else kept, amount)
+
+    move(EPSILON)
     plus = value()
-    add(model, seed, -2 * EPSILON)
+    move(-2 * EPSILON)
     minus = value()
-    add(model, seed, EPSILON)
-    add(model, seed, -learning_rate * (plus - minus) / (2 * EPSILON))
+    move(EPSILON)
+    move(-learning_rate * (plus - minus) / (2 * EPSILON))
 
 
 def step(work: Workload) -> Step:

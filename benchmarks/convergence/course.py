@@ -16,8 +16,6 @@ from convergence.spec import ROWS, Point, Spec
 from shared_seed.errors import HeadroomError
 
 Builder = Callable[[Spec], Bench]
-POINTS = 4
-"""Where a run is tested, its start not counted."""
 
 
 def run(spec: Spec, build: Builder | None = None, tell: Callable[[str], None] = print) -> dict[str, Any]:
@@ -32,7 +30,7 @@ def run(spec: Spec, build: Builder | None = None, tell: Callable[[str], None] = 
     bench.train = bench.train[: spec.train_rows]
     method = METHODS[spec.method](bench, spec)
     points, seconds, stopped = [_point(method, 0, 0.0)], 0.0, ""
-    due = {round(spec.steps * part / POINTS) for part in range(1, POINTS + 1)}
+    due = {round(spec.steps * part / spec.points) for part in range(1, spec.points + 1)}
     for number in range(spec.steps):
         began = time.perf_counter()
         try:

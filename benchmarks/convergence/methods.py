@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -39,15 +39,16 @@ class SharedSeed(Method):
 
     def __init__(self, bench: Bench, spec: Spec) -> None:
         super().__init__(bench, spec)
-        self._weights = Weights.of(bench.model, spec.epsilon, Choice(dense=("*",) if spec.dense else ()))
+        names = [name for name, p in bench.model.named_parameters() if p.requires_grad]
+        rates = {name: 1.0 for name in names if any(fnmatchcase(name, part) for part in spec.only.split("|"))}
+        choice = Choice(dense=("*",) if spec.dense else (), rates=rates)
+        self._weights = Weights.of(bench.model, spec.epsilon, choice)
         self._probe = Probe(bench.model, Perturbation(self._weights, spec.epsilon))
         self._batches = [
             bench.batches(spec.batch, 1000 * spec.seed + peer, slice(peer, None, spec.peers))
             for peer in range(spec.peers)
         ]
         self._found = [Rate(spec.promise, spec.epsilon, 0) for _ in range(spec.peers)]
-        named = hashlib.blake2b(spec.key.encode(), digest_size=7)
-        self._key = int.from_bytes(named.digest(), "little")
         self._late: deque[list[tuple[Sample, float]]] = deque()
 
     def step(self, number: int) -> None:
@@ -63,7 +64,7 @@ class SharedSeed(Method):
 
     def _take(self, peer: int, number: int) -> list[tuple[Sample, float]]:
         spec, batch = self.spec, next(self._batches[peer])
-        samples = [Sample(self._key, number, peer * spec.directions + i) for i in range(spec.directions)]
+        samples = [Sample(self.spec.seed, number, peer * spec.directions + i) for i in range(spec.directions)]
         gradients = [m.gradient for m in self._probe.measure_all(lambda: self.bench.loss(batch), samples)]
         self._found[peer].note([codec.encode(gradient) for gradient in gradients])
         rate = self._found[peer].value() if spec.rate is None else spec.rate / spec.directions
@@ -82,7 +83,10 @@ class SharedSeed(Method):
 
 
 class Mezo(Method):
-    """MeZO (Malladi et al. 2023), Algorithm 1: normal directions, in place, drawn again for each pass."""
+    """MeZO (Malladi et al. 2023), Algorithm 1: normal directions, in place.
+
+    Each direction is drawn once a step and kept: faster, at the memory that the algorithm is there to save.
+    """
 
     def __init__(self, bench: Bench, spec: Spec) -> None:
         super().__init__(bench, spec)
@@ -94,7 +98,8 @@ class Mezo(Method):
         assert self.spec.rate is not None
         batch, rate = next(self._batches), self.spec.rate * self.spec.factor(number)
         self.rates.append(rate)
-        mezo.descend(self.bench.model, lambda: self._loss(batch), 1_000_003 * self.spec.seed + number, rate)
+        seed = 1_000_003 * self.spec.seed + number
+        mezo.descend(self.bench.model, lambda: self._loss(batch), seed, rate, keep=True)
 
     @torch.no_grad()
     def _loss(self, batch: object) -> float:

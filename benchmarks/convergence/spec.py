@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from shared_seed.rate import PROMISE
+
 MethodName = Literal["ours", "mezo", "adamw"]
 ROWS = 16
 """Rows that one forward pass is counted for, whatever the batch."""
@@ -22,6 +24,7 @@ class Spec:
         method: whose steps are made.
         rate: learning rate; None has it found.
         promise: nats that the found rate promises.
+        points: where it is tested, its start not counted.
         passes: forward passes of 16 rows in all, for each peer; a backward pass counts as two.
         batch: rows a probe.
         directions: that a probe takes on its rows: one is two-sided, more have the loss at the weights in common.
@@ -29,6 +32,7 @@ class Spec:
         schedule: linear falls to 0.
         epsilon: distance of a probe's points.
         dense: dense signs for all parameters instead of rank-1 ones.
+        only: shell patterns of the parameters that are trained, with bars between them; for ``ours``.
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
         most_tokens: of a row, prompt included; longer texts are left out.
@@ -42,7 +46,8 @@ class Spec:
     method: MethodName = "ours"
     lora: bool = False
     rate: float | None = None
-    promise: float = 0.006
+    promise: float = PROMISE
+    points: int = 4
     passes: int = 600
     batch: int = 16
     directions: int = 1
@@ -50,6 +55,7 @@ class Spec:
     schedule: Literal["linear", "constant"] = "linear"
     epsilon: float = 2.0**-8
     dense: bool = False
+    only: str = "*"
     coefficient: Literal["byte", "float", "sign"] = "byte"
     behind: int = 0
     most_tokens: int = 24

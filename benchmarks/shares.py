@@ -1,0 +1,114 @@
+"""Where the signal is: the share of the expected gradient in one row's gradient, by kind of parameter and depth.
+
+    python benchmarks/shares.py --model smollm2 --corpus rotten-tomatoes
+
+Gradients by backpropagation, of some hundred rows in batches, where training has come to. For each group of parameters are printed the square
+of the expected gradient ``S``, the mean square of one row's gradient ``N``, both without bias, and ``S / N``. What
+a step along random directions in a group can gain goes by ``S**2 / N**2`` (docs/convergence.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convergence.bench import MODELS, Bench
+from convergence.methods import METHODS
+from convergence.spec import Spec
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of one group: how many numbers, and the two squares."""
+
+    numbers: int
+    signal: float
+    row: float
+
+    @property
+    def share(self) -> float:
+        return self.signal / self.row
+
+
+def kind(name: str) -> str:
+    """The matrix that a parameter is, whatever its layer."""
+    return re.sub(r"\.\d+\.", ".*.", name.removesuffix(".weight"))
+
+
+def depth(name: str) -> str:
+    """Its layer, or what it is outside of them."""
+    found = re.search(r"\.(\d+)\.", name)
+    return f"layer {found[1]:>2}" if found else kind(name)
+
+
+def measure(bench: Bench, batches: int, size: int, seed: int = 0) -> dict[str, tuple[int, float, float]]:
+    """By parameter: numbers, square of the expected gradient, mean square of a row's gradient.
+
+    Of ``n`` batches of ``b`` rows with gradients ``g_i`` of mean ``m``: the variance of one row's is
+    ``b * sum |g_i - m|**2 / (n - 1)``, and ``|m|**2`` is too large by that over ``n * b``.
+    """
+    trained = [(name, p) for name, p in bench.model.named_parameters() if p.requires_grad]
+    sums: dict[str, Tensor] = {name: torch.zeros_like(p) for name, p in trained}
+    squares: dict[str, float] = defaultdict(float)
+    drawn = bench.batches(size, seed)
+    for _ in range(batches):
+        bench.model.zero_grad()
+        bench.loss(next(drawn)).backward()  # type: ignore[no-untyped-call]
+        for name, p in trained:
+            if p.grad is not None:
+                sums[name] += p.grad
+                squares[name] += float(p.grad.square().sum())
+    found = {}
+    for name, p in trained:
+        mean_square = float(sums[name].square().sum()) / batches**2
+        variance = size * (squares[name] - batches * mean_square) / (batches - 1)
+        signal = mean_square - variance / (batches * size)
+        found[name] = (p.numel(), signal, signal + variance)
+    return found
+
+
+def grouped(found: dict[str, tuple[int, float, float]], by: Callable[[str], str]) -> dict[str, Share]:
+    """Sums over groups; ``all`` is everything."""
+    groups: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
+    for name, figures in found.items():
+        groups[by(name)].append(figures)
+        groups["all"].append(figures)
+    return {group: _sum(figures) for group, figures in groups.items()}
+
+
+def _sum(figures: Iterable[tuple[int, float, float]]) -> Share:
+    numbers, signal, row = (sum(column) for column in zip(*figures, strict=True))
+    return Share(int(numbers), signal, row)
+
+
+def main() -> None:
+    """Measure and print."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--model", choices=MODELS, default="smollm2")
+    words.add_argument("--corpus", default="rotten-tomatoes")
+    words.add_argument("--lora", action="store_true")
+    words.add_argument("--batches", type=int, default=64)
+    words.add_argument("--size", type=int, default=8, help="rows a batch")
+    words.add_argument("--passes", type=int, default=0, help="forward passes of training before")
+    chosen = words.parse_args()
+    torch.set_num_threads(1)
+    spec = Spec(model=chosen.model, corpus=chosen.corpus, lora=chosen.lora, passes=chosen.passes, most_tokens=32)
+    bench = MODELS[spec.model](spec)
+    method = METHODS["ours"](bench, spec)
+    for number in range(spec.steps):
+        method.step(number)
+    found = measure(bench, chosen.batches, chosen.size)
+    for by in (kind, depth):
+        print(f"{'group':58} {'numbers':>12} {'S':>10} {'N':>10} {'S / N':>8}")
+        for group, share in grouped(found, by).items():
+            print(f"{group:58} {share.numbers:12,} {share.signal:10.4g} {share.row:10.4g} {share.share:8.4f}")
+
+
+if __name__ == "__main__":
+    main()
