@@ -2,9 +2,9 @@
 
     python benchmarks/shares.py --model smollm2 --corpus rotten-tomatoes
 
-Gradients by backpropagation, of some hundred rows in batches, where training has come to. For each group of parameters are printed the square
-of the expected gradient ``S``, the mean square of one row's gradient ``N``, both without bias, and ``S / N``. What
-a step along random directions in a group can gain goes by ``S**2 / N**2`` (docs/convergence.md).
+Gradients by backpropagation, of some hundred rows in batches, where training has come to. For each group of
+parameters are printed the square of the expected gradient ``S``, the mean square of one row's gradient ``N``, both
+without bias, and ``S / N``. What a step along random directions in a group can gain goes by ``S**2 / N**2``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Share:
 
     @property
     def share(self) -> float:
+        """How much of one row's gradient is everybody's."""
         return self.signal / self.row
 
 

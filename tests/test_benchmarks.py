@@ -47,6 +47,7 @@ def test_every_benchmark_has_a_test_here() -> None:
         "relay",
         "replay",
         "scaling",
+        "shares",
         "simulate",
         "speed",
         "startup",
@@ -94,6 +95,30 @@ def test_converge(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert all(len({point["loss"] for point in result["points"]}) > 1 for result in results)
     converge.main()
     assert "passes=" not in capsys.readouterr().out, "what has been run is run again"
+
+
+def test_shares(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import shares
+    from convergence.bench import MODELS
+    from convergence.spec import Spec
+
+    short = ["--model", "minilm", "--corpus", "sms", "--batches", "3", "--size", "2", "--passes", "4"]
+    monkeypatch.setattr(sys, "argv", ["shares", *short])
+    shares.main()
+    assert capsys.readouterr().out.count("bert.embeddings.word_embeddings ") == 2, "by kind, and by depth"
+
+    bench = MODELS["minilm"](Spec(model="minilm", corpus="sms"))
+    found = shares.grouped(shares.measure(bench, 3, 2), shares.kind)
+    total, trained = found.pop("all"), [p for p in bench.model.parameters() if p.requires_grad]
+    assert total.numbers == sum(p.numel() for p in trained) == sum(share.numbers for share in found.values())
+    gradients, drawn = [], bench.batches(2, 0)
+    for _ in range(3):
+        parts = torch.autograd.grad(bench.loss(next(drawn)), trained)
+        gradients.append(torch.cat([part.reshape(-1) for part in parts]).double())
+    mean = torch.stack(gradients).mean(0)
+    variance = 2 * sum(float((g - mean).square().sum()) for g in gradients) / 2
+    assert total.signal == pytest.approx(float(mean.square().sum()) - variance / 6, rel=1e-3)
+    assert total.row == pytest.approx(total.signal + variance, rel=1e-3)
 
 
 def test_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Point:
-    """A run after forward passes of 16 rows a peer, seconds of training, and bytes that a peer sent."""
+    """A run after forward passes of 16 rows a peer, seconds of a processor in training, bytes a peer sent."""
 
     passes: float
     seconds: float
