@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +15,18 @@ import pytest
 import torch
 
 import tiny
-from shared_seed import data, recipe
+from shared_seed import data, log, recipe
 from shared_seed.classification import Classification
+from shared_seed.folder import LOG_NAME
 from shared_seed.integrations.transformers.models import load
 from shared_seed.job import Job, fit
 from shared_seed.run import settings_for
 from shared_seed.sampler import ByLength
+from shared_seed.swarm.zmq import free_ports
 from shared_seed.text_task import Batch, Feature
 
 SIZE = 8
+SCRIPT = Path(__file__).with_name("order_process.py")
 
 
 def lengths(rows: int = 1003, seed: int = 0) -> list[int]:
@@ -105,3 +111,73 @@ def test_both_loops_take_the_same_batches_and_each_peer_its_own(tmp_path: Path) 
     for trainer, number in itertools.product(("transformers", "lightning"), (1, None)):
         other = batches(tmp_path / f"{trainer} {number}", trainer, number)
         assert not set(other) & set(transformers), "by a number of its own, or at random without one"
+
+
+def test_the_batches_of_all_epochs_are_those_of_each() -> None:
+    of, again = (ByLength(lengths(20), SIZE, 1, 0) for _ in range(2))
+    found = list(itertools.islice(of.batches(), 7))
+    assert [len(batch) for batch in found] == [8, 8, 4, 8, 8, 4, 8]
+    assert [*itertools.chain(*found[:3])] == list(again)
+    assert [*itertools.chain(*found[3:6])] == list(again)
+    assert list(ByLength([], SIZE, 1, 0).batches()) == []
+
+
+STEPS, PROBES, EPOCH = 14, 3, 10
+"""Of the runs below; ten batches are an epoch, so that steps do not end where epochs do."""
+
+DEATHS = {"straight": (), "transformers": (5,), "lightning": (5,), "without a number": (4, 5)}
+"""After how many rounds the processes of a way are killed."""
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where the runs of real processes are that were killed and given again."""
+    folder = tmp_path_factory.mktemp("ways")
+    asked = []
+    for name, deaths in DEATHS.items():
+        (folder / name).mkdir()
+        trainer = "lightning" if name == "lightning" else "transformers"
+        terms = {"trainer": trainer, "steps": STEPS, "probes_per_step": PROBES, "epsilon": 2.0**-8}
+        way = {"recipe": str(tiny.recipe(folder / name, **terms)), "folder": str(folder / name / "run")}
+        # Alone and without a number a peer is another one each time.
+        own = {"number": 0, "listen": None}
+        if name == "without a number":
+            own = {"number": None, "listen": f"tcp://127.0.0.1:{free_ports()}"}
+        asked.append(way | own | {"deaths": deaths})
+    words = [sys.executable, str(SCRIPT), json.dumps(asked)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    for name, line in zip(DEATHS, done.stdout.splitlines(), strict=True):
+        (folder / name / "told.json").write_text(line)
+    return {name: folder / name for name in DEATHS}
+
+
+def taken(folder: Path, deaths: Sequence[int]) -> list[list[Any]]:
+    """The batches of each process, without those that it fetched and left."""
+    told = json.loads((folder / "told.json").read_text())
+    assert [each["code"] for each in told] == [*(-9 for _ in deaths), 0]
+    rounds = [*deaths, STEPS - sum(deaths)]
+    found = [each["batches"][: count * PROBES] for each, count in zip(told, rounds, strict=True)]
+    assert [len(each) for each in found] == [count * PROBES for count in rounds]
+    contents = log.read(folder / "run" / LOG_NAME)
+    assert [(m.round, len(m.codes)) for m in contents.messages] == [(n, PROBES) for n in range(STEPS)]
+    return found
+
+
+@pytest.mark.parametrize("trainer", ["transformers", "lightning"])
+def test_a_peer_that_was_killed_goes_on_with_the_batches_that_it_would_have_taken(
+    ways: dict[str, Path], trainer: str
+) -> None:
+    (straight,) = taken(ways["straight"], ())
+    before, after = taken(ways[trainer], DEATHS[trainer])
+    assert before == straight[: 5 * PROBES]
+    assert after == straight[5 * PROBES :]
+
+
+def test_a_peer_without_a_number_that_was_killed_twice_takes_each_row_once_an_epoch(ways: dict[str, Path]) -> None:
+    name = "without a number"
+    batches = list(itertools.chain(*taken(ways[name], DEATHS[name])))
+    epochs = [batches[start : start + EPOCH] for start in range(0, 4 * EPOCH, EPOCH)]
+    rows = [sorted(itertools.chain(*epoch)) for epoch in epochs]
+    assert rows == [rows[0]] * 4
+    assert len({json.dumps(epoch) for epoch in epochs}) == 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from shared_seed.batches import AssignedBatches
 from shared_seed.errors import ModelError
 from shared_seed.outcome import Outcome, Step
 from shared_seed.recipe import Recipe, TrainerName
-from shared_seed.sampler import ByLength
+from shared_seed.sampler import ByLength, Onward
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.text_task import Feature, TextTask
@@ -52,23 +51,38 @@ class Job:
         """
         return assigned.loss(self.model, assigned.batch(session.stream, session.round, session.probes))
 
-    def loader(self) -> DataLoader[Feature]:
-        """Batches of this peer's rows on the CPU, the same in every loop."""
+    def loader(self, session: Callable[[], Session | None]) -> DataLoader[Feature]:
+        """Batches of this peer's rows on the CPU, the same in every loop.
+
+        They go on behind those that the peer has published, in whatever process; what it had measured and not
+        published is measured again.
+
+        Args:
+            session: gives this peer's, which has begun when the first batch is wanted.
+        """
         training = self.recipe.training
-        lengths, seed = [len(feature["input_ids"]) for feature in self.features], self._data_seed()
+        lengths = [len(feature["input_ids"]) for feature in self.features]
+
+        def begin() -> tuple[ByLength, int]:
+            begun = session()
+            assert begun is not None
+            order = ByLength(lengths, training.batch_size, self._data_seed(begun), training.seed)
+            return order, begun.published * training.probes_per_step
+
         return DataLoader(
             self.features,  # type: ignore[arg-type]
-            training.batch_size,
-            sampler=ByLength(lengths, training.batch_size, seed, training.seed),
+            batch_sampler=Onward(training.steps * training.probes_per_step, begin),
             collate_fn=self.task.collate,
-            # Otherwise each epoch takes a number from the global one.
-            generator=torch.Generator().manual_seed(seed),
+            # Otherwise it takes a number from the global one.
+            generator=torch.Generator(),
         )
 
-    def _data_seed(self) -> int:
-        """Each peer goes through its data in its own order: by its number or, like its identity, at random."""
+    def _data_seed(self, session: Session) -> int:
+        """Each peer goes through its data in its own order: by its number, else by its name, which is random."""
         number = self.settings.number
-        return secrets.randbits(62) if number is None else self.recipe.training.seed + 1000 * (1 + number)
+        if number is None:
+            return int.from_bytes(session.stream.peer[:8], "little")
+        return self.recipe.training.seed + 1000 * (1 + number)
 
 
 def carried(recipe: Recipe) -> dict[str, Any]:

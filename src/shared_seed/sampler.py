@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Generator
@@ -49,8 +50,39 @@ class ByLength(Sampler[int]):
             yield from self._mixed(rows[start : min(start + part, full)])
         yield from rows[full:]
 
+    def batches(self) -> Iterator[list[int]]:
+        """The rows of each batch, epoch after epoch without an end; the last one of an epoch may not be full."""
+        while self.lengths:
+            epoch = iter(self)
+            while batch := list(islice(epoch, self.batch_size)):
+                yield batch
+
     def _mixed(self, rows: list[int]) -> Iterator[int]:
         """Whole batches of rows sorted by length, in random order."""
         ordered = sorted(rows, key=lambda row: self.lengths[row])
         for batch in torch.randperm(len(ordered) // self.batch_size, generator=self._order).tolist():
             yield from ordered[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+class Onward(Sampler[list[int]]):
+    """The batches of a whole training as one epoch, from wherever its peer has got to.
+
+    Loops know of epochs before they know how far a peer has got, and end a step early where an epoch ends: in the
+    middle of one, they could not go on with the same batches in the same steps.
+
+    Args:
+        batches: how many a loop takes from the beginning to the end of the training.
+        begin: tells the order, and how many of its batches are done; asked when the first one is wanted.
+    """
+
+    def __init__(self, batches: int, begin: Callable[[], tuple[ByLength, int]]) -> None:
+        self.batches = batches
+        self._begin = begin
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches that are not done yet; there is no end to them."""
+        order, done = self._begin()
+        yield from islice(order.batches(), done, None)

@@ -123,6 +123,14 @@ class Session:
         return len(self._pending.codes)
 
     @property
+    def published(self) -> int:
+        """How many messages this peer has published, in this process and in earlier ones."""
+        peer = self.stream.peer
+        return self._swarm().ask(
+            lambda p, now: sum(p.archive.count(s) for s in p.archive.streams if s.peer == peer)
+        )
+
+    @property
     def faults(self) -> list[str]:
         """What other peers have done wrong, one sentence each."""
         return self.swarm.ask(lambda p, now: list(p.standing.faults)) if self.swarm else []

@@ -58,5 +58,5 @@ def fit(job: Job) -> Outcome | None:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(RecipeModule(job), job.loader())
+        trainer.fit(RecipeModule(job), job.loader(lambda: strategy.session))
     return strategy.outcome

@@ -34,7 +34,7 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> Any:
         """The job's batches."""
-        return self.accelerator.prepare(self._job.loader())
+        return self.accelerator.prepare(self._job.loader(lambda: self._callback.session))
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The loss of one batch, of the loader's or of the run's."""
