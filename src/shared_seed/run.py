@@ -123,8 +123,7 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     recorder.finish()
     if earlier is not None and earlier.digest == outcome.digest and not recorder.steps:
         return complete(folder, earlier)  # It knows what the run took; this process has done nothing.
-    summary = _summary(outcome, settings, (before, score("after")), seconds, usage)
-    summary = replace(summary, precision=precision.name)
+    summary = _summary(outcome, settings, (before, score("after")), seconds, usage, precision.name)
     summary.save(folder)
     _plot_and_card(folder, recipe)
     return summary
@@ -264,6 +263,7 @@ def _summary(
     scores: tuple[Score | None, Score | None],
     seconds: float,
     usage: Usage,
+    precision: str,
 ) -> Summary:
     assert settings.folder is not None
     return Summary(
@@ -281,6 +281,7 @@ def _summary(
         log_bytes=(settings.folder / LOG_NAME).stat().st_size,
         seconds=seconds,
         usage=usage,
+        precision=precision,
     )
 
 
