@@ -69,6 +69,20 @@ def test_little_is_padded_and_long_batches_come_at_any_time() -> None:
     assert 0.3 < rises / len(maxima) < 0.7
 
 
+def test_batches_have_their_share_of_each_label() -> None:
+    found, draw = lengths(), random.Random(2)
+    labels = [draw.choice((0, 0, 0, 1, 1, 2)) for _ in found]
+    order = list(ByLength(found, SIZE, 1, 0, labels))
+    assert sorted(order) == list(range(len(found)))
+    whole = [order[start : start + SIZE] for start in range(0, len(order) - SIZE + 1, SIZE)]
+    shares = {label: SIZE * labels.count(label) / len(labels) for label in (0, 1, 2)}
+    off = [abs(sum(labels[row] == label for row in batch) - shares[label]) for batch in whole for label in shares]
+    assert max(off) < 2
+    assert SIZE * sum(longest(order, found)) < 1.2 * sum(found), "much is padded"
+    one_label = list(ByLength(found, SIZE, 1, 0, [3] * len(found)))
+    assert one_label == list(ByLength(found, SIZE, 1, 0))
+
+
 def test_peers_have_long_batches_at_the_same_time() -> None:
     ours, theirs = lengths(seed=1), lengths(seed=2)
     together = (longest(list(ByLength(x, SIZE, n, 0)), x) for n, x in enumerate((ours, theirs)))

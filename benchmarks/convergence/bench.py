@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from convergence import corpora
 from convergence.corpora import installed
 from convergence.spec import Spec
 from shared_seed.classification import score
+from shared_seed.sampler import ByLength
 from shared_seed.score import Score
 
 Feature = tuple[list[int], int]
@@ -70,17 +70,14 @@ class Bench:
                 found.append(self.logits(self.batch(ordered[start : start + rows])[0]))
         return score(torch.cat(found), torch.tensor([label for _, label in ordered]))
 
-    def batches(self, size: int, seed: int, shard: slice = slice(None)) -> Iterator[tuple[dict[str, Any], Tensor]]:
-        """Without an end: epochs in random order, rows of similar length together."""
-        draw, rows = random.Random(seed), self.train[shard]
-        while True:
-            order = draw.sample(rows, len(rows))
-            cut = []
-            for start in range(0, len(order), 50 * size):
-                near = sorted(order[start : start + 50 * size], key=lambda feature: len(feature[0]))
-                cut += [near[i : i + size] for i in range(0, len(near) - size + 1, size)]
-            for features in draw.sample(cut, len(cut)):
-                yield self.batch(features)
+    def batches(
+        self, size: int, seed: int, shard: slice = slice(None), *, even: bool = False
+    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        """Without an end: epochs in random order, rows of similar length together, labels evenly if asked for."""
+        rows = self.train[shard]
+        labels = [label for _, label in rows] if even else None
+        for batch in ByLength([len(ids) for ids, _ in rows], size, seed, 0, labels).batches():
+            yield self.batch([rows[row] for row in batch])
 
 
 def _short(spec: Spec, features: list[Feature]) -> list[Feature]:

@@ -45,7 +45,7 @@ class SharedSeed(Method):
         self._weights = Weights.of(bench.model, spec.epsilon, choice)
         self._probe = Probe(bench.model, Perturbation(self._weights, spec.epsilon))
         self._batches = [
-            bench.batches(spec.batch, 1000 * spec.seed + peer, slice(peer, None, spec.peers))
+            bench.batches(spec.batch, 1000 * spec.seed + peer, slice(peer, None, spec.peers), even=spec.even)
             for peer in range(spec.peers)
         ]
         self._found = [Rate(spec.promise, spec.epsilon, 0) for _ in range(spec.peers)]

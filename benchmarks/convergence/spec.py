@@ -35,6 +35,7 @@ class Spec:
         only: shell patterns of the parameters that are trained, with bars between them; for ``ours``.
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
+        even: each batch has its share of each label; for ``ours``.
         most_tokens: of a row, prompt included; longer texts are left out.
         train_rows: to train on at most.
         test_rows: to test on at most.
@@ -58,6 +59,7 @@ class Spec:
     only: str = "*"
     coefficient: Literal["byte", "float", "sign"] = "byte"
     behind: int = 0
+    even: bool = True
     most_tokens: int = 24
     train_rows: int | None = None
     test_rows: int = 250

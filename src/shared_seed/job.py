@@ -62,11 +62,12 @@ class Job:
         """
         training = self.recipe.training
         lengths = [len(feature["input_ids"]) for feature in self.features]
+        labels = [feature.get("label", 0) for feature in self.features]
 
         def begin() -> tuple[ByLength, int]:
             begun = session()
             assert begun is not None
-            order = ByLength(lengths, training.batch_size, self._data_seed(begun), training.seed)
+            order = ByLength(lengths, training.batch_size, self._data_seed(begun), training.seed, labels)
             return order, begun.published * training.probes_per_step
 
         return DataLoader(

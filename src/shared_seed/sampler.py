@@ -26,13 +26,22 @@ class ByLength(Sampler[int]):
 
     Args:
         lengths: of the rows, in tokens.
+        labels: of the rows; each batch gets its share of each label. None where rows have none.
         batch_size: rows in a batch.
         seed: which rows meet in a batch.
         order_seed: in which order lengths come.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, order_seed: int) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        order_seed: int,
+        labels: Sequence[int] | None = None,
+    ) -> None:
         self.lengths = lengths
+        self.labels = [0] * len(lengths) if labels is None else labels
         self.batch_size = batch_size
         self._rows = Generator().manual_seed(seed)
         self._order = Generator().manual_seed(order_seed)
@@ -42,7 +51,7 @@ class ByLength(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """The rows of the next epoch; a last batch that is not full is one of rows of any length."""
-        rows: list[int] = torch.randperm(len(self.lengths), generator=self._rows).tolist()
+        rows = self._spread(torch.randperm(len(self.lengths), generator=self._rows).tolist())
         batches = len(rows) // self.batch_size
         part = self.batch_size * min(SORTED, max(1, batches // LEAST_PARTS))
         full = batches * self.batch_size
@@ -58,10 +67,20 @@ class ByLength(Sampler[int]):
                 yield batch
 
     def _mixed(self, rows: list[int]) -> Iterator[int]:
-        """Whole batches of rows sorted by length, in random order."""
-        ordered = sorted(rows, key=lambda row: self.lengths[row])
+        """Whole batches of rows sorted by length, and even in labels, in random order."""
+        ordered = self._spread(sorted(rows, key=lambda row: self.lengths[row]))
         for batch in torch.randperm(len(ordered) // self.batch_size, generator=self._order).tolist():
             yield from ordered[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _spread(self, rows: Sequence[int]) -> list[int]:
+        """The rows of each label in the order that they are in, evenly spread from the first to the last."""
+        by_label: dict[int, list[int]] = {}
+        for row in rows:
+            by_label.setdefault(self.labels[row], []).append(row)
+        placed = [
+            ((place + 0.5) / len(alike), row) for alike in by_label.values() for place, row in enumerate(alike)
+        ]
+        return [row for _, row in sorted(placed)]
 
 
 class Onward(Sampler[list[int]]):

@@ -16,7 +16,7 @@ from shared_seed.score import Score
 from shared_seed.templates import Filled
 
 Feature = dict[str, Any]
-"""An example in tokens; always with ``input_ids``, what is read in training."""
+"""An example in tokens; always with ``input_ids``, what is read in training; with ``label`` if it has one."""
 
 Batch = dict[str, Any]
 Progress = Callable[[int], None]
