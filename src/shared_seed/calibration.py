@@ -34,14 +34,14 @@ def seconds_a_step(recipe: Recipe, needed: int) -> float:
     Raises:
         ModelError: the model is not on this machine, or too large for it; or it cannot be trained.
     """
-    from shared_seed.integrations.transformers.models import load, quiet
+    from shared_seed.integrations.transformers.models import load_for, quiet
 
     quiet()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     there = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else _memory()
     if needed > SHARE * there:
         raise ModelError(f"it needs more than {SHARE:.0%} of the {there / 1e9:.0f} GB of this machine's {device}")
-    model, _ = load(recipe.model, recipe.lora, recipe.training.seed, recipe.weights, offline=True)
+    model, _ = load_for(recipe, offline=True)
     if recipe.weights != "4bit":
         model.to(device)
     model.config.use_cache = False

@@ -57,15 +57,19 @@ def lines(recipe: Recipe, facts: Facts | None, peers: int) -> list[str]:
 
 def _skeleton(recipe: Recipe, facts: Facts | None) -> tuple[Any, str, bool]:
     """The model without values or None, where its shape is from or why it is unknown, and whether it is here."""
-    from shared_seed.integrations.transformers.models import config, skeleton
+    from shared_seed.integrations.transformers.models import config, hold, skeleton
 
     try:
         known = config(recipe.model)
     except SharedSeedError as error:
         if facts is None:
             return None, str(error), False
-        return skeleton(facts.config, recipe.lora), "the recipe's own facts; the model is not here", False
-    return skeleton(known, recipe.lora), f"the configuration of {recipe.model}", True
+        return (
+            hold(skeleton(facts.config, recipe.lora), recipe),
+            "the recipe's own facts; the model is not here",
+            False,
+        )
+    return hold(skeleton(known, recipe.lora), recipe), f"the configuration of {recipe.model}", True
 
 
 def _time(recipe: Recipe, needed: int) -> str:

@@ -56,6 +56,11 @@ class Training(_Section):
         le=255,
         description="of each batch; one is probed at both sides, more at one side each, against the middle",
     )
+    embeddings: bool = Field(
+        default=False,
+        description="whether embeddings, and the matrix that gives logits, are trained with everything else; "
+        "adapters train neither",
+    )
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         default="auto",
         description="of each peer's step; peers' steps add up. auto follows from the projected gradients",

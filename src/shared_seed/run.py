@@ -91,14 +91,14 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
     if settings.listen is not None:
         check_free(settings.listen)
     # Imported late: transformers takes seconds, and wrong recipes should not wait for it.
-    from shared_seed.integrations.transformers.models import load, quiet
+    from shared_seed.integrations.transformers.models import load_for, quiet
 
     quiet()
 
     tell_status(sink, "loading data")
     split = _split(recipe, part)
     tell_status(sink, "loading model")
-    model, tokenizer = load(recipe.model, recipe.lora, recipe.training.seed, recipe.weights)
+    model, tokenizer = load_for(recipe)
     task = build(recipe.task, tokenizer, model)
     precision = precisions.resolve(recipe)
     train, validation, held_out = _encoded(task, split, sink)

@@ -18,7 +18,7 @@ from torch import nn
 
 from shared_seed import packages
 from shared_seed.errors import ModelError
-from shared_seed.recipe import Lora
+from shared_seed.recipe import Lora, Recipe
 
 
 def quiet() -> None:
@@ -108,6 +108,26 @@ def load(
     if lora is not None:
         model = with_lora(model, lora, seed)
     return model, tokenizer
+
+
+def load_for(recipe: Recipe, offline: bool = False) -> tuple[Any, Any]:
+    """As :func:`load`, with what the recipe does not train held."""
+    model, tokenizer = load(recipe.model, recipe.lora, recipe.training.seed, recipe.weights, offline)
+    return hold(model, recipe), tokenizer
+
+
+def hold(model: Any, recipe: Recipe) -> Any:
+    """Keep what a recipe does not train from being trained; returns the model.
+
+    Embeddings, and the matrix that gives logits, have a third of one row's gradient, and a tenth of what the rows
+    have in common: random directions lose more by their noise than they gain (docs/convergence.md).
+    """
+    if recipe.lora is None and not recipe.training.embeddings:
+        output = model.get_output_embeddings()
+        for module in model.modules():
+            if isinstance(module, nn.Embedding) or module is output:
+                module.requires_grad_(False)
+    return model
 
 
 def _dtype(weights: str) -> dict[str, Any]:
