@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import chromium
 import models
 import tiny
 
@@ -40,6 +43,7 @@ def test_every_benchmark_has_a_test_here() -> None:
         "merge",
         "noise",
         "padding",
+        "pictures",
         "plugins",
         "precision",
         "probe_noise",
@@ -127,6 +131,19 @@ def test_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = prompts.measure(tiny.recipe(tmp_path), 20, (("{text} it was", "terrible", "great"),))
     assert [score.rows for score in scores] == [20]
     assert "'{text} it was' terrible/great" in capsys.readouterr().out
+
+
+def test_pictures(tmp_path: Path) -> None:
+    if os.environ.get(chromium.LEAVE_OUT) == "1":
+        pytest.skip(f"{chromium.LEAVE_OUT}=1: the report is not looked at in a browser")
+    # It forks, which a process of many threads should not.
+    words = [sys.executable, BENCHMARKS / "pictures.py", "--quick", "--out", tmp_path]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mallory: " in done.stdout
+    assert done.stdout.count("banned by the owner") == 1
+    for name in ("desktop-light", "phone-dark"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def save_reviews(folder: Path) -> str:
