@@ -191,6 +191,25 @@ def test_whom_we_heard_last_is_known_though_gone() -> None:
     assert roster.last_heard() is roster.peers[Stream(bytes(12), 1)]
 
 
+def test_nobody_waits_for_a_process_whose_peer_has_started_again() -> None:
+    roster = Roster(10.0)
+    first, second, ours = Stream(bytes(12), 1), Stream(bytes(12), 2), Stream(b"1" * 12, 5)
+    roster.note(heard(first, noted(1)), 0.0)
+    assert [len(roster.live(1.0)), len(roster.waits_for(0, 1.0)), roster.is_expecting(1.0, 0.0)] == [1, 1, True]
+    roster.note(heard(second, noted(1)), 1.0)
+    assert roster.live(1.0) == roster.waits_for(0, 1.0) == [roster.peers[second]]
+    # Others still hand on what the dead process said last.
+    roster.note(heard(first, noted(2)), 2.0)
+    assert roster.live(2.0) == [roster.peers[second]]
+    roster.forget([second])
+    roster.write(ours)
+    roster.note(heard(Stream(ours.peer, 4), noted(1)), 3.0)
+    assert (roster.live(3.0), roster.waits_for(0, 3.0), roster.is_expecting(3.0, 0.0)) == ([], [], False)
+    roster.forget([Stream(ours.peer, 4)])
+    roster.note(heard(Stream(ours.peer, 4), noted(1)), 4.0)
+    assert roster.live(4.0) == []
+
+
 def test_ready_counts_those_that_could_begin_and_us() -> None:
     peer = protocol("a")
     for n, state in enumerate(State):

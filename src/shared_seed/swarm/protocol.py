@@ -63,6 +63,7 @@ class Protocol:
         self.pace = 0.0
         """Seconds that our own steps take, waiting left out; 0 while it is not known."""
         self.roster = Roster(self.timing.timeout)
+        self.roster.write(author.stream)
         self.standing = Standing(archive, self.roster)
         self._stated = (b"", b"", b"")
         self._heartbeats = Heartbeats(self.timing.heartbeat, first_beat)
@@ -114,6 +115,7 @@ class Protocol:
     def become(self, author: Author) -> None:
         """Write another stream of the same peer from now on."""
         self.author = author
+        self.roster.write(author.stream)
 
     @property
     def digest(self) -> bytes:

@@ -80,12 +80,14 @@ class PeerView:
     """Messages of its stream that we had at its last pulse, where we have heard that."""
     digest: bytes = b""
     late: bool = False
+    replaced: bool = False
+    """Whether the peer has started again since, as another process."""
     latest: SignedHeartbeat | None = None
     """The heartbeat that said so, for those that come later."""
 
     def is_live(self, now: float) -> bool:
-        """Whether it is there: heard of lately, and not leaving."""
-        return now - self.heard < self.timeout and self.state is not State.LEAVING
+        """Whether it is there: heard of lately, not leaving, and not started again."""
+        return now - self.heard < self.timeout and self.state is not State.LEAVING and not self.replaced
 
 
 class Roster:
@@ -94,7 +96,13 @@ class Roster:
     def __init__(self, timeout: float) -> None:
         self.peers: dict[Stream, PeerView] = {}
         self._timeout = timeout
-        self._newest: dict[bytes, int] = {}  # incarnation of each peer
+        self._newest: dict[bytes, Stream] = {}  # of each peer
+        self._own: Stream | None = None
+
+    def write(self, own: Stream) -> None:
+        """We write this stream: those that we wrote before, in other processes, are nobody to wait for."""
+        self._own = own
+        self._replace(own)
 
     def note(self, signed: SignedHeartbeat, now: float) -> bool:
         """Take in a heartbeat; ``False`` for one that is not the latest.
@@ -108,7 +116,7 @@ class Roster:
             if len(self.peers) >= MOST_STREAMS:
                 self._forget_gone(now)
             peer = self.peers[stream] = PeerView(beat.name, now, self._timeout)
-            self._note_incarnation(stream)
+            self._replace(stream)
         elif beat.beat <= peer.beat:
             return False
         peer.name, peer.heard, peer.beat = beat.name, now, beat.beat
@@ -133,11 +141,15 @@ class Roster:
         for stream in streams:
             del self.peers[stream]
         self._newest = {}
-        for stream in self.peers:
-            self._note_incarnation(stream)
+        for stream in [*self.peers, *([self._own] if self._own else [])]:
+            self._replace(stream)
 
-    def _note_incarnation(self, stream: Stream) -> None:
-        self._newest[stream.peer] = max(stream.incarnation, self._newest.get(stream.peer, 0))
+    def _replace(self, stream: Stream) -> None:
+        """Of a peer's processes, only the newest is there."""
+        known = self._newest.get(stream.peer, stream)
+        older, self._newest[stream.peer] = sorted((known, stream), key=lambda one: one.incarnation)
+        if older != self._newest[stream.peer] and older in self.peers:
+            self.peers[older].replaced = True
 
     def hear_of(self, stream: Stream, now: float) -> None:
         """A peer has given a sign of life."""
@@ -191,10 +203,8 @@ class Roster:
         """
         busy = (State.LOADING, State.READY, State.TRAINING)
         return any(
-            peer.state in busy
-            and now - max(peer.heard, united) < PATIENCE * peer.timeout
-            and stream.incarnation == self._newest[stream.peer]
-            for stream, peer in self.peers.items()
+            peer.state in busy and now - max(peer.heard, united) < PATIENCE * peer.timeout and not peer.replaced
+            for peer in self.peers.values()
         )
 
     def ready(self, now: float) -> int:
@@ -214,7 +224,7 @@ class Roster:
     def _awaited(self, round_: int, now: float, deadline: float) -> Iterator[PeerView]:
         for peer in self.peers.values():
             behind = peer.round <= round_ and not peer.late and peer.pace <= deadline
-            if behind and peer.state in TAKING_PART and now - peer.heard < peer.timeout:
+            if behind and peer.state in TAKING_PART and peer.is_live(now):
                 yield peer
 
     def give_up_on(self, round_: int, now: float) -> list[PeerView]:
