@@ -89,8 +89,7 @@ def play(scene: Scene) -> None:
     """Ada and one whom a crash befalls begin; Grace joins; Mallory joins, publishes, and is banned. Print it."""
     training = {"steps": scene.rounds, "batch_size": 16, "learning_rate": 2e-3}
     assert scene.end(scene.fork(lambda: importlib.import_module("tiny").recipe(scene.folder, **training))) == [0]
-    # By default a peer's first steps wait for half a minute: longer than many rounds take.
-    terms = ("swarm.deadline=1", "task.validation_rows=20", f"task.evaluate_every={scene.rounds // 6}")
+    terms = ("task.validation_rows=20", f"task.evaluate_every={scene.rounds // 6}")
     own = ("-o", scene.run, "--listen", f"tcp://{scene.place}", "--start-with", 2, "--name", "ada")
     ada = scene.command("run", scene.folder / "tiny.yaml", *terms, *own, "--progress", "json")
     victim = scene.join(2, HOSTILE)
