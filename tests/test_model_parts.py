@@ -16,7 +16,7 @@ from shared_seed.errors import ModelError
 from shared_seed.estimate import Parameters
 from shared_seed.facts import Facts
 from shared_seed.folder import LOG_NAME
-from shared_seed.integrations.transformers.models import load, skeleton
+from shared_seed.integrations.transformers.models import hold, load, skeleton
 from shared_seed.recipe import Lora
 from shared_seed.replay import replay
 from shared_seed.run import Part, settings_for, take_part
@@ -135,6 +135,21 @@ def test_an_adapter_of_a_model_has_the_parameters_of_its_matrices(name: str) -> 
     expected = config["num_hidden_layers"] * rank * (hidden + hidden + hidden + values)
     assert found.trained == expected
     assert found.total == facts.parameters + expected
+
+
+@pytest.mark.parametrize("name", ["opt-350m", "smollm2-135m", "llama-3.1-8b"])
+def test_embeddings_are_trained_only_where_a_recipe_says_so(home: Path, name: str) -> None:
+    request = Request(str(tiny.recipe(home)), ("training.embeddings=true",))
+    config = shrunk(facts_of(name).config)
+    everything, held = skeleton(config), skeleton(config)
+    assert hold(everything, request.find().recipe) is everything
+    assert all(p.requires_grad for p in everything.parameters())
+    hold(held, Request(str(home / "tiny.yaml"), ()).find().recipe)
+    stays = {name for name, p in held.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    expected = {"lm_head.weight", "model.embed_tokens.weight"}
+    if config["model_type"] == "opt":
+        expected = {"lm_head.weight", "model.decoder.embed_tokens.weight", "model.decoder.embed_positions.weight"}
+    assert stays == expected
 
 
 @pytest.mark.parametrize("name", MODELS)
