@@ -7,35 +7,24 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from convergence.spec import Spec
+from convergence.plans import HEAD, LANGUAGE
 
 Result = dict[str, Any]
-DEFAULTS = Spec(model="", corpus="")
-TOLD = (
-    "rate",
-    "promise",
-    "schedule",
-    "batch",
-    "directions",
-    "peers",
-    "behind",
-    "dense",
-    "coefficient",
-    "epsilon",
-    "most_tokens",
-    "train_rows",
-)
-"""What a name tells where it is not as usual."""
+USUAL = {spec.model: spec for spec in (LANGUAGE, HEAD)}
+TOLD = ("rate", "schedule", "batch", "most_tokens", "train_rows")
+OURS = ("promise", "directions", "peers", "behind", "dense", "only", "even", "coefficient", "epsilon")
+"""What a name tells where it is not as usual, of any method and of ours."""
 
 
 def name(result: Result) -> str:
     """What tells a run from others, seeds apart: the fields that are not as usual."""
     spec = result["spec"]
+    ours, usual = spec["method"] == "ours", USUAL[spec["model"]]
     parts = [spec["model"], spec["corpus"], "LoRA" if spec["lora"] else "all"]
-    parts.append(spec["method"] if spec["method"] != "ours" else "shared-seed")
-    for field in TOLD:
-        if spec[field] != getattr(DEFAULTS, field) and not (field == "epsilon" and spec["method"] == "mezo"):
-            parts.append(f"{field} {spec[field]}" if spec[field] is not True else field)
+    parts.append("shared-seed" if ours else spec["method"])
+    for field in (*TOLD, *(OURS if ours else ())):
+        if (value := spec[field]) != getattr(usual, field):
+            parts.append(f"{'' if value else 'not '}{field}" if isinstance(value, bool) else f"{field} {value}")
     return ", ".join(parts)
 
 

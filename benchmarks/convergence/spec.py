@@ -27,15 +27,16 @@ class Spec:
         points: where it is tested, its start not counted.
         passes: forward passes of 16 rows in all, for each peer; a backward pass counts as two.
         batch: rows a probe.
-        directions: that a probe takes on its rows: one is two-sided, more have the loss at the weights in common.
-        peers: that take steps side by side, each with its own rows; for ``ours``.
+        directions: that a probe takes on its rows: one is two-sided, more have the loss at the weights in common;
+            for ``ours``, as most of what follows.
+        peers: that take steps side by side, each with its own rows.
         schedule: linear falls to 0.
         epsilon: distance of a probe's points.
         dense: dense signs for all parameters instead of rank-1 ones.
-        only: shell patterns of the parameters that are trained, with bars between them; for ``ours``.
+        only: shell patterns of the parameters that are trained, with bars between them.
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
-        even: each batch has its share of each label; for ``ours``.
+        even: each batch has its share of each label.
         most_tokens: of a row, prompt included; longer texts are left out.
         train_rows: to train on at most.
         test_rows: to test on at most.
@@ -51,7 +52,7 @@ class Spec:
     points: int = 4
     passes: int = 600
     batch: int = 16
-    directions: int = 1
+    directions: int = 4
     peers: int = 1
     schedule: Literal["linear", "constant"] = "linear"
     epsilon: float = 2.0**-8
@@ -73,7 +74,7 @@ class Spec:
     @property
     def passes_a_step(self) -> int:
         """Forward passes of the batch that a step of a peer takes."""
-        return 3 if self.method == "adamw" else 1 + self.directions
+        return {"ours": 1 + self.directions, "mezo": 2, "adamw": 3}[self.method]
 
     @property
     def key(self) -> str:
