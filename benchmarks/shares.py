@@ -1,6 +1,7 @@
 """Where the signal is: the share of the expected gradient in one row's gradient, by kind of parameter and depth.
 
     python benchmarks/shares.py --model smollm2 --corpus rotten-tomatoes
+    python benchmarks/shares.py --even --size 16     # what even labels do to a batch's gradient
 
 Gradients by backpropagation, of some hundred rows in batches, where training has come to. For each group of
 parameters are printed the square of the expected gradient ``S``, the mean square of one row's gradient ``N``, both
@@ -12,8 +13,10 @@ from __future__ import annotations
 import argparse
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
@@ -48,29 +51,35 @@ def depth(name: str) -> str:
     return f"layer {found[1]:>2}" if found else kind(name)
 
 
+def gradients(
+    bench: Bench, batches: int, size: int, seed: int = 0, *, even: bool = False
+) -> Iterator[list[tuple[str, Tensor]]]:
+    """Of each batch, by parameter; the next one's take their place."""
+    drawn = bench.batches(size, seed, even=even)
+    for _ in range(batches):
+        bench.model.zero_grad()
+        bench.loss(next(drawn)).backward()  # type: ignore[no-untyped-call]
+        yield [(name, p.grad) for name, p in bench.model.named_parameters() if p.grad is not None]
+
+
 def measure(bench: Bench, batches: int, size: int, seed: int = 0) -> dict[str, tuple[int, float, float]]:
     """By parameter: numbers, square of the expected gradient, mean square of a row's gradient.
 
     Of ``n`` batches of ``b`` rows with gradients ``g_i`` of mean ``m``: the variance of one row's is
     ``b * sum |g_i - m|**2 / (n - 1)``, and ``|m|**2`` is too large by that over ``n * b``.
     """
-    trained = [(name, p) for name, p in bench.model.named_parameters() if p.requires_grad]
-    sums: dict[str, Tensor] = {name: torch.zeros_like(p) for name, p in trained}
+    sums: dict[str, Tensor] = {}
     squares: dict[str, float] = defaultdict(float)
-    drawn = bench.batches(size, seed)
-    for _ in range(batches):
-        bench.model.zero_grad()
-        bench.loss(next(drawn)).backward()  # type: ignore[no-untyped-call]
-        for name, p in trained:
-            if p.grad is not None:
-                sums[name] += p.grad
-                squares[name] += float(p.grad.square().sum())
+    for gradient in gradients(bench, batches, size, seed):
+        for name, part in gradient:
+            sums[name] = sums[name] + part if name in sums else part.clone()
+            squares[name] += float(part.square().sum())
     found = {}
-    for name, p in trained:
+    for name in sums:
         mean_square = float(sums[name].square().sum()) / batches**2
         variance = size * (squares[name] - batches * mean_square) / (batches - 1)
         signal = mean_square - variance / (batches * size)
-        found[name] = (p.numel(), signal, signal + variance)
+        found[name] = (sums[name].numel(), signal, signal + variance)
     return found
 
 
@@ -88,6 +97,10 @@ def _sum(figures: Iterable[tuple[int, float, float]]) -> Share:
     return Share(int(numbers), signal, row)
 
 
+def _error(values: Sequence[float]) -> float:
+    return stdev(values) / sqrt(len(values))
+
+
 def main() -> None:
     """Measure and print."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,6 +109,9 @@ def main() -> None:
     words.add_argument("--lora", action="store_true")
     words.add_argument("--batches", type=int, default=64)
     words.add_argument("--size", type=int, default=8, help="rows a batch")
+    words.add_argument(
+        "--even", action="store_true", help="print the mean square of a batch's gradient, with labels even and not"
+    )
     words.add_argument("--passes", type=int, default=0, help="forward passes of training before")
     chosen = words.parse_args()
     torch.set_num_threads(1)
@@ -104,6 +120,12 @@ def main() -> None:
     method = METHODS["ours"](bench, spec)
     for number in range(spec.steps):
         method.step(number)
+    if chosen.even:
+        for even in (False, True):
+            drawn = gradients(bench, chosen.batches, chosen.size, even=even)
+            squares = [sum(float(part.square().sum()) for _, part in gradient) for gradient in drawn]
+            print(f"{'even in labels' if even else 'at random':14} {fmean(squares):8.4g} ± {_error(squares):.2g}")
+        return
     found = measure(bench, chosen.batches, chosen.size)
     for by in (kind, depth):
         print(f"{'group':58} {'numbers':>12} {'S':>10} {'N':>10} {'S / N':>8}")

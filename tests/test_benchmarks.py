@@ -77,7 +77,7 @@ def test_converge(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     from convergence import plans
     from convergence.course import Ledger
 
-    head = dataclasses.replace(plans.HEAD, corpus="sms", passes=24, test_rows=20)
+    head = dataclasses.replace(plans.HEAD, corpus="sms", passes=24, test_rows=20, directions=1)
     ours = [
         dataclasses.replace(head, **changes)
         for changes in (
@@ -110,6 +110,9 @@ def test_shares(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "argv", ["shares", *short])
     shares.main()
     assert capsys.readouterr().out.count("bert.embeddings.word_embeddings ") == 2, "by kind, and by depth"
+    monkeypatch.setattr(sys, "argv", ["shares", *short, "--even"])
+    shares.main()
+    assert "even in labels" in capsys.readouterr().out
 
     bench = MODELS["minilm"](Spec(model="minilm", corpus="sms"))
     found = shares.grouped(shares.measure(bench, 3, 2), shares.kind)

@@ -23,9 +23,11 @@ def name(result: Result) -> str:
     parts = [spec["model"], spec["corpus"], "LoRA" if spec["lora"] else "all"]
     parts.append("shared-seed" if ours else spec["method"])
     for field in (*TOLD, *(OURS if ours else ())):
-        if (value := spec[field]) != getattr(usual, field):
+        value = spec[field]
+        if value != getattr(usual, field):
             parts.append(f"{'' if value else 'not '}{field}" if isinstance(value, bool) else f"{field} {value}")
-    return ", ".join(parts)
+    # A bar would end a table's cell.
+    return ", ".join(parts).replace("|", " ")
 
 
 def grouped(results: Sequence[Result]) -> dict[str, list[Result]]:

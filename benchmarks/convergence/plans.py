@@ -78,6 +78,7 @@ PLANS: dict[str, list[Spec]] = {
     # More peers at as many forward passes of each; messages that come late.
     "peers": _seeded(
         replace(LANGUAGE, peers=8, passes=60),
+        replace(LANGUAGE, peers=8, passes=60, only="*", even=False),
         *(replace(HEAD, peers=peers) for peers in (1, 3, 8)),
         *(replace(HEAD, peers=8, behind=behind) for behind in (2, 8)),
     ),
