@@ -693,9 +693,9 @@ def test_other_methods_do_what_their_papers_say(short: Any) -> None:
 
     model = build(short.models[0])
     before = {name: values.clone() for name, values in model.named_parameters()}
-    mezo.add(model, 3, 0.5)
+    mezo.add(mezo.draw(model, 3), 0.5)
     assert any(not torch.equal(values, before[name]) for name, values in model.named_parameters())
-    mezo.add(model, 3, -0.5)
+    mezo.add(mezo.draw(model, 3), -0.5)
     for name, values in model.named_parameters():
         torch.testing.assert_close(values, before[name])
     work = Workload(model, batch(model, 2, 8))

@@ -78,6 +78,13 @@ def _text(content: dict[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
+HINTS = {
+    "frozen_digest": "; it is of what is not trained, such as embeddings or an adapter's base; load the same base "
+    "model as the run"
+}
+"""What to do where a field differs, if that is known."""
+
+
 class TensorSpec(_Strict):
     """One trainable parameter: its name in the model, shape, direction family, grid exponent, first bits, and
     its learning rate as a multiple of what messages carry, a float32 number.
@@ -312,7 +319,9 @@ class Manifest(_Strict):
             mine, other = getattr(self, name), getattr(theirs, name)
             if name == "tensors":
                 self._explain_tensors(mine, other)
-            raise ManifestMismatchError(f"field {name!r} of the manifest differs: ours {mine!r}, theirs {other!r}")
+            raise ManifestMismatchError(
+                f"field {name!r} of the manifest differs: ours {mine!r}, theirs {other!r}" + HINTS.get(name, "")
+            )
 
     @staticmethod
     def _explain_tensors(mine: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...]) -> None:
