@@ -11,7 +11,7 @@ from convergence.plans import HEAD, LANGUAGE
 
 Result = dict[str, Any]
 USUAL = {spec.model: spec for spec in (LANGUAGE, HEAD)}
-TOLD = ("rate", "schedule", "batch", "most_tokens", "train_rows")
+TOLD = ("rate", "schedule", "passes", "batch", "most_tokens", "train_rows")
 OURS = ("promise", "directions", "peers", "behind", "dense", "only", "even", "coefficient", "epsilon")
 """What a name tells where it is not as usual, of any method and of ours."""
 
