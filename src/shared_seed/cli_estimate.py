@@ -60,16 +60,12 @@ def _skeleton(recipe: Recipe, facts: Facts | None) -> tuple[Any, str, bool]:
     from shared_seed.integrations.transformers.models import config, hold, skeleton
 
     try:
-        known = config(recipe.model)
+        shape, source, here = config(recipe.model), f"the configuration of {recipe.model}", True
     except SharedSeedError as error:
         if facts is None:
             return None, str(error), False
-        return (
-            hold(skeleton(facts.config, recipe.lora), recipe),
-            "the recipe's own facts; the model is not here",
-            False,
-        )
-    return hold(skeleton(known, recipe.lora), recipe), f"the configuration of {recipe.model}", True
+        shape, source, here = facts.config, "the recipe's own facts; the model is not here", False
+    return hold(skeleton(shape, recipe.lora), recipe), source, here
 
 
 def _time(recipe: Recipe, needed: int) -> str:

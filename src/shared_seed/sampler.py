@@ -26,10 +26,10 @@ class ByLength(Sampler[int]):
 
     Args:
         lengths: of the rows, in tokens.
-        labels: of the rows; each batch gets its share of each label. None where rows have none.
         batch_size: rows in a batch.
         seed: which rows meet in a batch.
         order_seed: in which order lengths come.
+        labels: of the rows; each batch gets its share of each label. None where rows have none.
     """
 
     def __init__(
