@@ -25,6 +25,11 @@ ADVICE = (
 )
 
 
+def left_out() -> str | None:
+    """Why the tests do without a browser, where somebody has said so."""
+    return f"{LEAVE_OUT}=1: the report is not looked at in a browser" if os.environ.get(LEAVE_OUT) == "1" else None
+
+
 def found() -> str | None:
     """The path of a Chromium, not yet tried."""
     named = os.environ.get("SHARED_SEED_CHROMIUM")
@@ -87,8 +92,8 @@ def install() -> None:
 
 
 def main() -> int:
-    if os.environ.get(LEAVE_OUT) == "1":
-        sys.stderr.write(f"{LEAVE_OUT}=1: the report is not looked at in a browser\n")
+    if why := left_out():
+        sys.stderr.write(f"{why}\n")
         return 0
     if version() is None:
         install()

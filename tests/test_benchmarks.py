@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -137,8 +136,8 @@ def test_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_pictures(tmp_path: Path) -> None:
-    if os.environ.get(chromium.LEAVE_OUT) == "1":
-        pytest.skip(f"{chromium.LEAVE_OUT}=1: the report is not looked at in a browser")
+    if why := chromium.left_out():
+        pytest.skip(why)
     # It forks, which a process of many threads should not.
     words = [sys.executable, BENCHMARKS / "pictures.py", "--quick", "--out", tmp_path]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,8 @@ TEXT_CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if os.environ.get(chromium.LEAVE_OUT) == "1":
-        pytest.skip(f"{chromium.LEAVE_OUT}=1: the report is not looked at in a browser")
+    if why := chromium.left_out():
+        pytest.skip(why)
     from playwright.sync_api import sync_playwright
 
     path = chromium.found()
