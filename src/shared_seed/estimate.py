@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 from shared_seed.facts import MEMORY, QUANTISED
 from shared_seed.identity import SIGNATURE_SIZE
 from shared_seed.messages import Message, Stream
+from shared_seed.meter import peak_memory
 from shared_seed.precision import resolve
 from shared_seed.recipe import Recipe
 from shared_seed.signed import Signed
@@ -65,7 +65,9 @@ class Memory:
         """Estimate a recipe's, for a transformers model that may be on the meta device."""
         quantised = _quantised(model, recipe)
         weights = sum(_kept(p, id(p) in quantised, recipe) for p in model.parameters())
-        return cls(int(weights), _casts(model, recipe), _activations(model, recipe), resident() + KERNELS)
+        return cls(
+            int(weights), _casts(model, recipe), _activations(model, recipe), (peak_memory() or 0) + KERNELS
+        )
 
 
 def _quantised(model: Any, recipe: Recipe) -> set[int]:
@@ -108,15 +110,6 @@ def _activations(model: Any, recipe: Recipe) -> int:
     positions = recipe.training.batch_size if hasattr(recipe.task, "words") else tokens
     logits: int = positions * config.vocab_size * (size + 4)
     return max(block, logits)
-
-
-def resident() -> int:
-    """The most memory that this process has had so far, in bytes; 0 where the system does not say."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @dataclass(frozen=True)
