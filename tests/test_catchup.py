@@ -249,6 +249,21 @@ def test_a_chunk_of_a_peer_that_is_not_admitted_is_refused() -> None:
     assert len(peer.archive) == 0
 
 
+def test_what_a_crowd_has_missed_is_asked_of_the_writer_and_then_of_those_who_say_they_have_it() -> None:
+    peer, far = protocol("a"), said("far", 1)
+    links = {name: greeted(peer, name) for name in [*(f"n{i}" for i in range(20)), "w", "z"]}
+    written = said("w", 3)
+    peer.hear(written.signed[2].encode(), 0.0, forward=False)  # The first two were lost, to all of us.
+    peer.hear(far.signed[0].encode(), 0.0, forward=False)  # Nobody here has heard of its writer yet.
+    asked = sent(peer.tick(0.1), Request)
+    by_stream = {getattr(request, "stream", b""): link for link, request in asked}
+    assert by_stream[written.stream.to_bytes()] == links["w"]
+    assert by_stream[far.stream.to_bytes()] == links["n0"]
+    levels(peer, links["z"], 0.2, (far.stream, 1))
+    asked = sent(peer.tick(0.1 + TIMING.retry), Request)
+    assert (links["z"], Request(far.stream.to_bytes(), 0)) in asked
+
+
 # Bounds
 
 

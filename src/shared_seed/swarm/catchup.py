@@ -212,21 +212,29 @@ class CatchUp:
                 if want.link is not None:
                     busy[want.link] = busy.get(want.link, 0) + 1
                 continue
-            link = self._next_link(want)
+            links = self._askable(stream, want)
+            link = self._next_link(want, links)
             most = MOST_AT_ONCE if want.claimed else MOST_AT_ONCE // 2  # What is only hinted at may not exist.
             if link is None or busy.get(link, 0) >= most:
                 passed += 1
                 self._wants[stream] = self._wants.pop(stream)  # Next time, others have their turn.
                 continue
-            want.attempts = want.attempts + 1 if want.link in want.stops else 1
+            want.attempts = want.attempts + 1 if want.link in links else 1
             busy[link] = busy.get(link, 0) + 1
             want.asked, want.link = now, link
             out.append(Send(link, wire.encode(wire.Request(stream.to_bytes(), self._archive.count(stream)))))
         return out
 
-    def _next_link(self, want: Want) -> Link | None:
-        """Whom to ask: who has just answered, or else the next one; ``None`` if all were asked often enough."""
-        links = list(want.stops)
+    def _askable(self, stream: Stream, want: Want) -> list[Link]:
+        """Whom to ask in turn: those who say that they have more, or else everybody, the writer first.
+
+        Where a crowd has missed something, a turn through all of it would take a minute.
+        """
+        claimed = [link for link in want.stops if link in want.claimed]
+        return claimed or sorted(want.stops, key=lambda link: self.neighbours[link].stream != stream)
+
+    def _next_link(self, want: Want, links: Sequence[Link]) -> Link | None:
+        """Who has just answered, or else the next one; ``None`` if all were asked often enough."""
         if want.link not in links:
             return links[0]
         if want.attempts >= ATTEMPTS * len(links):
