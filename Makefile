@@ -3,6 +3,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests at a time. A file's tests stay together: what they set up once is costly.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help install browser quickstart quick test lint clean
@@ -46,10 +48,8 @@ lint: install
 test: lint
 	@# Where this fails, the tests that need a browser do, and say what to do.
 	-@$(MAKE) --no-print-directory browser
-	rm -f .coverage .coverage.*
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
+		--cov --cov-report term:skip-covered --durations 20
 
 clean:
 	rm -rf $(VENV)
