@@ -38,7 +38,8 @@ def with_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path) -> Pa
     shutil.copytree(collection.folder(), copy)
     (copy / "tasks").mkdir(exist_ok=True)
     whole = yaml.safe_load((home / "tiny.yaml").read_text())
-    (copy / "tasks" / "toy.yaml").write_text(yaml.safe_dump({key: whole[key] for key in ("dataset", "task")}))
+    task = {key: whole[key] for key in ("dataset", "task")} | {"training": {"steps": 40}}
+    (copy / "tasks" / "toy.yaml").write_text(yaml.safe_dump(task))
     monkeypatch.setattr(collection, "folder", lambda: copy)
     return copy
 

@@ -50,7 +50,7 @@ def refusal(reference: object, *overrides: str) -> str:
 def with_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A copy of the collection with a task ``toy``."""
     shutil.copytree(collection.folder(), tmp_path / "recipes")
-    write(tmp_path / "recipes" / "tasks" / "toy.yaml", TASK)
+    write(tmp_path / "recipes" / "tasks" / "toy.yaml", {**TASK, "training": {"steps": 40}})
     monkeypatch.setattr(collection, "folder", lambda: tmp_path / "recipes")
     return tmp_path / "recipes"
 
@@ -58,7 +58,7 @@ def with_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_all_models_with_all_tasks_and_methods_are_recipes(with_task: Path) -> None:
     kinds = [collection.names(kind) for kind in collection.KINDS]
     models, tasks, methods = kinds
-    assert len(models) == 13
+    assert (len(models), len(tasks)) == (13, 13 + 1)
     assert methods == ["full", "lora", "lora-4bit"]
     assert "toy" in tasks
     found = {"/".join(words): Request("/".join(words)).find() for words in product(*kinds)}
@@ -72,6 +72,17 @@ def test_all_models_with_all_tasks_and_methods_are_recipes(with_task: Path) -> N
         assert (each.recipe.weights == "4bit") == (method == "lora-4bit")
         assert each.recipe.licence
         assert 0 < Request(name, quick=True).find().recipe.training.steps < each.recipe.training.steps
+
+
+@pytest.mark.parametrize("task", collection.names("tasks"))
+def test_steps_are_those_of_the_task_and_enough_to_be_validated_on_the_way(task: str) -> None:
+    steps = collection.part("tasks", task)["training"]["steps"]
+    for method in collection.names("methods"):
+        found = Request(f"opt-125m/{task}/{method}").find().recipe
+        assert found.training.steps == steps
+        assert found.task.validation_rows > 0
+        assert found.task.evaluate_every is not None
+        assert found.task.evaluate_every < steps
 
 
 def test_a_name_without_a_method_trains_all_parameters(with_task: Path) -> None:
@@ -115,7 +126,8 @@ def test_a_ready_recipe_goes_by_its_name() -> None:
 def test_a_file_extends_others_from_its_own_folder_and_the_collection(parts: Path) -> None:
     both = Request(str(parts / "both.yaml")).find()
     assert (both.recipe.model, both.recipe.dataset, both.facts) == ("some/model", "rows.csv", None)
-    path = write(parts / "own.yaml", {"extends": ["inside/task", "models/opt-125m", "methods/lora"]})
+    extends = ["inside/task", "models/opt-125m", "methods/lora"]
+    path = write(parts / "own.yaml", {"extends": extends, "training": {"steps": 40}})
     own = Request(str(path)).find()
     assert own.recipe.model == "facebook/opt-125m"
     assert own.recipe.licence == "other"
