@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -141,6 +142,8 @@ def test_the_list_has_models_tasks_methods_and_ready_recipes(with_task: Path, ca
         assert all(name in out for name in collection.names(kind))
     row = next(line.split() for line in out.splitlines() if line.startswith("llama-3.1-8b"))
     assert row[1:] == ["8.0B", "16.1", "32.1", "16.1", "6.0", "llama3.1,", "gated"]
+    assert re.search(r"^full +all parameters but embeddings +", out, re.M)
+    assert f"any model goes with any task and method, {13 * 14 * 3} in all" in out
 
 
 def test_the_list_can_be_narrowed_and_read_by_machines(with_task: Path, call: Call) -> None:
@@ -249,6 +252,13 @@ def test_a_wrong_answer_leaves_no_file(call: Call, options: list[str], said: str
     assert code == 1
     assert said in " ".join(err.split())
     assert not Path("d.yaml").exists()
+
+
+def test_where_nothing_can_be_written_one_message_says_so(call: Call) -> None:
+    Path("taken").touch()
+    code, _, err = call("init", "taken/mine.yaml", "--data", "sst2", "--yes")
+    assert code == 1
+    assert "cannot write the recipe taken/mine.yaml" in " ".join(err.split())
 
 
 def test_help_has_examples(call: Call) -> None:

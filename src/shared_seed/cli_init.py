@@ -14,9 +14,10 @@ from rich.console import Console
 from shared_seed import collection
 from shared_seed.collection import METHOD, Request
 from shared_seed.errors import RecipeError
+from shared_seed.files import replacing
 from shared_seed.peek import Look
 
-out = Console(highlight=False)
+out = Console(highlight=False, markup=False)
 
 MODEL = "smollm2-135m"
 """What is proposed first: the smallest."""
@@ -87,13 +88,13 @@ def init(
         steps=ask("steps", steps, 2000),
         peers=ask("peers to begin with", peers, 1),
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text(answers), encoding="utf-8")
     try:
-        Request(str(file)).find()
-    except RecipeError:
-        file.unlink()
-        raise
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as new:
+            new.write_text(text(answers), encoding="utf-8")
+            Request(str(new)).find()
+    except OSError as error:
+        raise RecipeError(f"cannot write the recipe {file}: {error.strerror}; choose another place") from error
     out.print(
         f"wrote {file}; see what it takes with: shared-seed run {file} --dry-run", markup=False, soft_wrap=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import math
 from itertools import product
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from shared_seed import collection, reference
 from shared_seed.collection import Request
 from shared_seed.facts import FACTS, Facts
 
-out = Console(highlight=False)
+out = Console(highlight=False, markup=False)
 
 TITLES = {
     "models": "models (download, and weights in memory by method, in GB)",
@@ -52,6 +53,9 @@ def recipes(
     for kind, rows in found.items():
         if rows:
             out.print(_table(TITLES[kind], rows))
+    if pattern == "*":
+        count = math.prod(len(collection.names(kind)) for kind in collection.KINDS)
+        out.print(f"any model goes with any task and method, {count} in all: shared-seed run MODEL/TASK/METHOD")
     if not any(found.values()):
         out.print(f"no recipe or part of one is called {pattern!r}; `shared-seed recipes` lists all", markup=False)
 
@@ -98,7 +102,10 @@ def _task(name: str) -> dict[str, Any]:
 def _method(name: str) -> dict[str, Any]:
     content = collection.part("methods", name)
     lora = content.get("lora")
-    trained = f"an adapter of rank {lora['rank']} on {', '.join(lora['targets'])}" if lora else "all parameters"
+    every = content.get("training", {}).get("embeddings", False)
+    trained = f"all parameters{'' if every else ' but embeddings'}"
+    if lora:
+        trained = f"an adapter of rank {lora['rank']} on {', '.join(lora['targets'])}"
     base = "4 bits, by bitsandbytes" if content.get("weights") == "4bit" else "as the model's part says"
     return {"name": name, "trains": trained, "weights": base}
 
