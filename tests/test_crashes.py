@@ -20,7 +20,7 @@ from shared_seed.summary import NAME as RESULT_NAME
 from shared_seed.summary import Summary
 
 STEPS = 2
-PLACES = 23
+PLACES = 26
 """More than a run of so many steps has accesses to its folder, so that the last ones do not die."""
 
 Call = Callable[..., tuple[int, str, str]]

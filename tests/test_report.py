@@ -333,6 +333,17 @@ def test_the_command_writes_the_page(run: Path, call: Call, tmp_path: Path) -> N
         report.write(run, tmp_path)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+def test_a_page_that_cannot_be_written_leaves_the_earlier_one(run: Path, tmp_path: Path) -> None:
+    page = report.write(run)
+    before = page.read_bytes()
+    page.with_name(f".new-{page.name}").symlink_to("/dev/full")
+    with pytest.raises(LogError, match="No space left"):
+        report.write(run)
+    assert page.read_bytes() == before
+    assert not page.with_name(f".new-{page.name}").is_symlink()
+
+
 def test_a_run_does_not_fail_for_its_page(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="no report was written: cannot read"):
         report.attempt(tmp_path)

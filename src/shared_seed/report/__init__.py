@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 
 from shared_seed.errors import LogError
+from shared_seed.files import replacing
 from shared_seed.folder import REPORT_NAME
 from shared_seed.report import figures, material, page
 
@@ -30,13 +31,14 @@ def write(source: Path, to: Path | None = None) -> Path:
         the HTML file.
 
     Raises:
-        LogError: the log cannot be read, or the page cannot be written.
+        LogError: the log cannot be read, or the page cannot be written; one that was there is as it was.
     """
     found = material.read(source)
     where = to or (source if source.is_dir() else source.parent) / REPORT_NAME
     text = page.render(figures.compute(found), found.contents.manifest.scale_exponent)
     try:
-        where.write_text(text, encoding="utf-8")
+        with replacing(where) as new:
+            new.write_text(text, encoding="utf-8")
     except OSError as error:
         raise LogError(f"cannot write the report {where}: {error.strerror}; choose another with -o") from error
     return where
