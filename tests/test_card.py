@@ -75,7 +75,8 @@ def test_a_card_says_what_the_folder_tells_and_the_hub_reads_it(folder: Path) ->
     assert data.library_name == "transformers"
     assert summary.after is not None
     values = {result.metric_type: result.metric_value for result in data.eval_results}
-    assert values == {"accuracy": summary.after.accuracy, "roc_auc": summary.after.auc, "loss": summary.after.loss}
+    after = {"accuracy": summary.after.accuracy, "roc_auc": summary.after.auc, "loss": summary.after.loss}
+    assert values == pytest.approx(after, rel=1e-5)
     assert {result.dataset_name for result in data.eval_results} == {"rows.csv"}
     assert {result.dataset_args["rows"] for result in data.eval_results} == {40}
 
@@ -143,6 +144,25 @@ def test_scores_that_are_no_numbers_are_left_out_of_the_metadata(folder: Path) -
     text = card.make(RunFacts.of(folder))
     assert {result.metric_type for result in ModelCard(text).data.eval_results} == {"accuracy", "roc_auc"}
     assert "| loss | " in text
+
+
+def test_metadata_have_no_digits_that_mean_nothing(folder: Path) -> None:
+    facts = RunFacts.of(folder)
+    assert facts.summary is not None
+    assert facts.summary.after is not None
+    after = dataclasses.replace(facts.summary.after, accuracy=0.550000011920929)
+    facts = dataclasses.replace(facts, summary=dataclasses.replace(facts.summary, after=after))
+    values = {result.metric_type: result.metric_value for result in card.metadata(facts).eval_results or []}
+    assert values["accuracy"] == 0.55
+
+
+def test_limits_are_those_of_the_kind_of_task(folder: Path) -> None:
+    assert "to tell the label words apart" in card.make(RunFacts.of(folder))
+    chat = {"kind": "chat", "messages": "messages"}
+    text = card.make(with_recipe(folder, task=chat))
+    assert "label words" not in text
+    assert "what the assistant says" in text
+    assert set(sections._TRAINED_TO) == set(card.TASKS)
 
 
 def test_what_was_not_measured_is_said_and_not_invented(folder: Path) -> None:

@@ -122,7 +122,7 @@ def _results(facts: RunFacts) -> list[EvalResult]:
             dataset_type=name,
             dataset_name=name,
             metric_type=metric,
-            metric_value=value,
+            metric_value=float(f"{value:.6g}"),  # Without the digits that float32 adds to a share.
             dataset_split="held out from training",
             dataset_args={"rows": summary.after.rows},
         )

@@ -24,6 +24,18 @@ REPOSITORY = "USER/REPOSITORY"
 
 NOT_MEASURED = "not measured"
 
+_TRAINED_TO = {
+    "classification": "It was trained to tell the label words apart after this prompt; as a chat model it may be "
+    "worse.",
+    "choice": "It was trained to prefer the right one of a row's texts after this prompt; as a chat model it may "
+    "be worse.",
+    "generation": "It was trained to give this data's short answers after this prompt; as a chat model it may be "
+    "worse.",
+    "chat": "It was trained on what the assistant says in these conversations; whether that is true or harmless, "
+    "nobody has checked.",
+}
+"""By kind of task: what else the model may not be good for."""
+
 _USE_BEGINS, _USE_ENDS = "<!-- shared-seed: use -->", "<!-- shared-seed: end of use -->"
 
 
@@ -293,9 +305,7 @@ def _limits(facts: RunFacts) -> str:
         "The digest proves that these weights follow from this log, not that the log's gradients are honest.",
     ]
     if facts.recipe is not None:
-        lines.append(
-            "It was trained to tell the label words apart after this prompt; as a chat model it may be worse."
-        )
+        lines.append(_TRAINED_TO[kind(facts.recipe)])
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
