@@ -123,3 +123,10 @@ def test_merge_refuses_one_log_and_a_folder_with_a_log(finished: Path, sides: li
     code, _, err = call("merge", sides[0], "-o", "new")
     assert code == 1
     assert "expected two or more" in plain(err)
+    Path("taken").touch()
+    code, _, err = call("merge", *sides, "-o", "taken")
+    assert code == 1
+    assert "taken is there already; choose another folder" in plain(err)
+    code, _, err = call("merge", *sides, "-o", "taken/inside")
+    assert code == 1
+    assert "cannot make the run folder taken/inside" in plain(err)

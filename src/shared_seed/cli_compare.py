@@ -15,7 +15,7 @@ from rich.table import Table
 from shared_seed import compare, history, merging, sources
 from shared_seed.cli_replay import Base, bar
 from shared_seed.compare import Difference, Pair
-from shared_seed.errors import RecipeError
+from shared_seed.errors import LogError, RecipeError
 from shared_seed.folder import LOG_NAME
 from shared_seed.log import Contents, RunLog
 
@@ -41,7 +41,7 @@ def diff(
     if as_json:
         sys.stdout.write(json.dumps(compare.as_dict(found)) + "\n")
     else:
-        _show(found, Console(highlight=False))
+        _show(found, Console(highlight=False, markup=False))
     if not found.is_equal:
         raise SystemExit(DIFFERENT)
 
@@ -110,13 +110,16 @@ def merge(
     path = folder / LOG_NAME
     if len(words) < 2:
         raise RecipeError("got one log; expected two or more to unite, and -o FOLDER")
-    if path.exists():
-        raise RecipeError(f"{path} is there already; choose another folder")
+    if path.exists() or (folder.exists() and not folder.is_dir()):
+        raise RecipeError(f"{path if path.exists() else folder} is there already; choose another folder")
     logs = [sources.read(word) for word in words]
     union = merging.merge(logs)
     if digest:
         union = replace(union, digest=(len(union.signed), _digest(union, base)))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LogError(f"cannot make the run folder {folder}: {error.strerror}; choose another") from error
     RunLog.create(path, union).close()
     _tell(words, logs, union, path)
 
@@ -131,7 +134,7 @@ def _digest(union: Contents, base: str | None) -> bytes:
 
 
 def _tell(words: list[str], logs: list[Contents], union: Contents, path: Path) -> None:
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False)
     for word, contents in zip(words, logs, strict=True):
         out.print(f"log       {word}: {len(contents.signed):,} messages", soft_wrap=True)
     archive = history.archive_of(union)
