@@ -18,7 +18,7 @@ import torch
 import yaml
 
 import tiny
-from shared_seed import log
+from shared_seed import cli, log
 from shared_seed.folder import LOG_NAME
 from shared_seed.report import figures, material
 from shared_seed.summary import Summary
@@ -133,6 +133,20 @@ def test_a_single_peer_can_run_quick_and_resume(home: Path, call: Call, tmp_path
     assert Summary.load(tmp_path / "one").digest == first.digest in out
 
 
+def test_a_run_that_has_not_ended_is_pointed_out_to_who_begins_another(
+    home: Path, call: Call, tmp_path: Path
+) -> None:
+    assert call("run", home / "tiny.yaml", "--quick")[0] == 0
+    path = tmp_path / "runs" / "tiny" / LOG_NAME
+    path.write_bytes(path.read_bytes()[:-20])
+    code, out, err = call("run", home / "tiny.yaml", "--quick")
+    assert code == 0, err
+    said = "runs/tiny holds a run that has not ended; -o runs/tiny goes on with it; this one is in runs/tiny-2"
+    assert said in err
+    assert "folder    runs/tiny-2 " in out
+    assert "has not ended" not in call("run", home / "tiny.yaml", "--quick", "-o", "runs/tiny")[2]
+
+
 @pytest.fixture
 def running(home: Path, tmp_path: Path) -> Iterator[str]:
     """The address of a run that waits for a second peer."""
@@ -231,6 +245,41 @@ def test_a_recipe_that_is_missing(call: Call) -> None:
     code, _, err = call("run", "nowhere.yaml")
     assert code == 1
     assert "cannot read the recipe nowhere.yaml: No such file or directory" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("name", ["a[red]b", "[/]", "[/nothing]"])
+def test_errors_show_names_as_they_are(call: Call, name: str) -> None:
+    code, _, err = call("replay", f"{name}.sslog")
+    assert code == 1
+    assert f"there is no file or folder {name}.sslog" in err
+
+
+def test_a_file_where_the_run_folder_should_be_is_refused_before_the_model_is_loaded(
+    home: Path, call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    for words in (["run", home / "tiny.yaml"], ["run", home / "tiny.yaml", "--local", 2]):
+        code, _, err = call(*words, "-o", "taken")
+        assert code == 1
+        assert "taken is there already and is no folder; choose another with -o" in err
+        assert "loading" not in err
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [("run", True), ("join", True), ("init", False), ("push", False)])
+def test_who_interrupts_is_told_of_a_run_folder_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, goes_on: bool
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["shared-seed", command, "x"])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as end:
+        cli.main(interrupted)
+    assert end.value.code == 130
+    err = capsys.readouterr().err
+    assert err.startswith("error: interrupted")
+    assert ("goes on from there" in err) == goes_on
 
 
 @pytest.mark.parametrize("words", [["run"], ["join"], ["fly"], ["run", "x.yaml", "--no-such-option"]])

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shared_seed import (
     cli_audit,
@@ -34,8 +35,8 @@ from shared_seed import (
 )
 from shared_seed import recipe as recipes
 from shared_seed.admission import Invite
-from shared_seed.errors import RecipeError, SharedSeedError, UnreachableError
-from shared_seed.folder import LOG_NAME
+from shared_seed.errors import LogError, RecipeError, SharedSeedError, UnreachableError
+from shared_seed.folder import LOG_NAME, logged
 from shared_seed.recipe import Recipe
 from shared_seed.settings import Settings
 from shared_seed.summary import Summary
@@ -48,8 +49,8 @@ app = typer.Typer(
     help="Fine-tune language models on machines that share nothing but a thin wire.",
 )
 app.command()(cli_audit.audit)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 
 class Style(StrEnum):
@@ -118,7 +119,7 @@ def run(
     if dry:
         cli_estimate.show(out, terms, found.facts, max(peers, start_with or terms.swarm.peers))
         return
-    where = folder or _new_folder(found.name)
+    where = _run_folder(folder, found.name, style)
     earlier = _finished(where, peers, terms) if style is Style.AUTO and not listen and not via else None
     if earlier is not None:
         summary = earlier
@@ -185,7 +186,7 @@ def join(
             "Settings(join=(address,)) and the same model"
         )
     terms = recipes.parse(manifest.recipe, f"the recipe of the run at {address}")
-    where = folder or _new_folder("join")
+    where = _run_folder(folder, "join", style)
     changes = {"listen": listen, "join": tuple(addresses), "name": name or f"peer {os.getpid()}", "number": number}
     changes["invite"] = invite
     summary = _take_part(terms, style, where, data, shard, False, changes)
@@ -213,14 +214,37 @@ for command in COMMANDS:
     app.command()(command)
 
 
-def _new_folder(stem: str) -> Path:
-    """``runs/STEM``, or with the first number behind it that is free."""
+def _run_folder(given: Path | None, stem: str, style: Style) -> Path:
+    """The folder that was asked for, else ``runs/STEM``, or with the first number behind it that is free.
+
+    Says how to go on with a run that the last folder of that name holds, and that has not ended.
+
+    Raises:
+        RecipeError: what was asked for is no folder.
+    """
+    if given is not None:
+        if given.exists() and not given.is_dir():
+            raise RecipeError(f"{given} is there already and is no folder; choose another with -o")
+        return given
     base, number = Path("runs") / stem, 1
-    folder = base
+    folder, last = base, None
     while folder.exists():
-        number += 1
+        number, last = number + 1, folder
         folder = base.with_name(f"{stem}-{number}")
+    if last is not None and style is Style.AUTO and _is_unfinished(last):
+        err.print(
+            f"{last} holds a run that has not ended; -o {last} goes on with it; this one is in {folder}",
+            soft_wrap=True,
+        )
     return folder
+
+
+def _is_unfinished(folder: Path) -> bool:
+    try:
+        contents = logged(folder)
+    except LogError:
+        return False
+    return contents is not None and not contents.finished
 
 
 def _finished(folder: Path, peers: int, terms: Recipe | None = None) -> Summary | None:
@@ -290,15 +314,15 @@ def _show(summary: Summary, folder: Path) -> None:
             same if summary.identical else "REPLICAS DIFFER",
             style="bold green" if summary.identical else "bold red",
         )
-    out.print(f"folder    {folder} (gradient log, metrics, model card, loss curve, report.html)")
-    out.print(f"replay    shared-seed replay {folder}")
+    out.print(f"folder    {folder} (gradient log, metrics, model card, loss curve, report.html)", soft_wrap=True)
+    out.print(f"replay    shared-seed replay {folder}", soft_wrap=True)
 
 
 def _refuse(error: SharedSeedError | str, code: int = 1) -> NoReturn:
     if "json" in sys.argv:
         progress.json_lines(sys.stdout)({"event": "error", "text": str(error)})
     else:
-        err.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        err.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
     sys.exit(code)
 
 
@@ -320,7 +344,8 @@ def main(command: Callable[..., Any] = app) -> None:
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _refuse("interrupted; what was done is in the run folder, and -o FOLDER goes on from there", 130)
+        goes_on = "; what was done is in the run folder, and the same command with -o FOLDER goes on from there"
+        _refuse(f"interrupted{goes_on if sys.argv[1:2] in (['run'], ['join']) else ''}", 130)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "show"):
             error.show()

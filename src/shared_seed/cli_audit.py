@@ -72,7 +72,7 @@ def audit(
     if as_json:
         sys.stdout.write(json.dumps(as_dict(found)) + "\n")
     else:
-        _show(found, options, Console(highlight=False))
+        _show(found, options, Console(highlight=False, markup=False))
     if found.named:
         raise SystemExit(NAMED)
 

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from shared_seed import card as cards
 from shared_seed import hub, publication
+from shared_seed.cli_replay import bar
 from shared_seed.errors import RecipeError
 from shared_seed.publication import Publication
 from shared_seed.sections import REPOSITORY, Holds
@@ -30,11 +30,11 @@ def card(
 
     Example: `shared-seed card runs/quickstart`
     """
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False)
     facts = cards.write(folder, target)
-    out.print(f"card      {target or folder / cards.NAME}", soft_wrap=True, markup=False)
+    out.print(f"card      {target or folder / cards.NAME}", soft_wrap=True)
     for sentence in cards.missing(facts):
-        out.print(f"missing   {sentence}", soft_wrap=True, markup=False)
+        out.print(f"missing   {sentence}", soft_wrap=True)
 
 
 def push(
@@ -65,11 +65,12 @@ def push(
     place = hub.Place.of(repository, revision, private)
     found = publication.gather(folder, unfinished)
     publication.check_kind(found.facts, holds)
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False)
     with ExitStack() as stack:
         if holds is not Holds.LOG and not dry_run:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="shared-seed-push-"))
-            found = _replayed(found, holds, Path(scratch), base)
+            with bar("replaying") as tell:
+                found = publication.with_model(found, holds, Path(scratch), base, tell)
         name = place.name if dry_run else hub.full_name(place)
         found = found.for_repository(REPOSITORY if place.folder else name, holds)
         _show(found, out)
@@ -78,30 +79,20 @@ def push(
             out.print(f"nothing was sent{replayed}")
             return
         where = hub.push(found.files, place, message)
-    out.print(f"published {where}", soft_wrap=True, markup=False)
-
-
-def _replayed(found: Publication, holds: Holds, scratch: Path, base: str | None) -> Publication:
-    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TextColumn("messages"))
-    total = len(found.facts.contents.messages)
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("replay", total=total)
-        return publication.with_model(
-            found, holds, scratch, base, lambda done, *_: bar.update(task, completed=done, total=total)
-        )
+    out.print(f"published {where}", soft_wrap=True)
 
 
 def _show(found: Publication, out: Console) -> None:
     """Each file with its size, and what to think of before others read them."""
     sizes = found.sizes()
     for name, size in sizes.items():
-        out.print(f"{size:>13,}  {name}", soft_wrap=True, markup=False)
+        out.print(f"{size:>13,}  {name}", soft_wrap=True)
     out.print(f"{sum(sizes.values()):>13,}  bytes in {len(sizes)} files")
     digest = found.facts.digest
     if digest and digest not in str(found.files[cards.NAME]):
         out.print(
             f"note      {cards.NAME} does not state the run's digest; `shared-seed card` makes it again",
-            markup=False,
+            soft_wrap=True,
         )
     for path in found.local_paths():
-        out.print(f"note      readers will see {path!r} in the recipe, and do not have it", markup=False)
+        out.print(f"note      readers will see {path!r} in the recipe, and do not have it", soft_wrap=True)

@@ -38,7 +38,7 @@ def inspect(
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
     else:
-        _show(facts, Console(highlight=False))
+        _show(facts, Console(highlight=False, markup=False))
 
 
 def facts_of(contents: Contents, archive: Archive, last: int) -> Facts:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from shared_seed import identity
 from shared_seed.swarm.answers import Supply
@@ -14,7 +15,7 @@ from shared_seed.swarm.answers import Supply
 if TYPE_CHECKING:
     from shared_seed.relay import Relay
 
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 
 def relay(
@@ -97,6 +98,6 @@ def _serve(running: Relay) -> None:
         for text in [*faults, *([running.trouble] if running.trouble else [])]:
             if text not in told:
                 told[text] = None
-                err.print(f"[yellow]noted[/]     {text}", soft_wrap=True)
+                err.print(Text.assemble(("noted", "yellow"), f"     {text}"), soft_wrap=True)
         while len(told) > 1000:
             del told[next(iter(told))]

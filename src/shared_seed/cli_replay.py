@@ -34,7 +34,10 @@ def replay(
     folder: Annotated[
         Path | None, typer.Option("--out", "-o", help="Save the model, or the LoRA adapter, there.")
     ] = None,
-    until: Annotated[int | None, typer.Option(metavar="STEP", help="Rounds below this one alone.", min=0)] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(metavar="STEP", help="Apply only the rounds before this one, 0 to STEP - 1.", min=0),
+    ] = None,
     without: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,15 +84,22 @@ def replay(
 
 @contextmanager
 def bar(title: str) -> Iterator[Tell]:
-    """A bar of messages with the time that is left, on standard error; gives what is to be told of progress."""
+    """A bar of messages with the time that is left, on standard error; gives what is to be told of progress.
+
+    An error takes it away.
+    """
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("messages"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, highlight=False)) as shown:
         task = shown.add_task(title, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+        try:
+            yield lambda done, total: shown.update(task, completed=done, total=total)
+        except BaseException:
+            shown.live.transient = True  # What went wrong is all that is left to read.
+            raise
 
 
 def _show(result: Replayed, selection: Selection, folder: Path | None, is_checked: bool) -> None:
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False)
     out.print(f"digest    {result.digest}", soft_wrap=True)
     if is_checked:
         out.print("identical to the digest that the run stated at its end")

@@ -30,6 +30,8 @@ def report(
     from shared_seed import report as reports  # Late: no other command needs templates.
 
     where = reports.write(path, to)
-    Console(highlight=False).print(f"report    {where} ({where.stat().st_size:,} bytes)", soft_wrap=True)
+    Console(highlight=False, markup=False).print(
+        f"report    {where} ({where.stat().st_size:,} bytes)", soft_wrap=True
+    )
     if show:
         webbrowser.open(where.resolve().as_uri())

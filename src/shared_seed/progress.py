@@ -52,11 +52,11 @@ class Display:
     """Peers in a table over a bar of rounds; lines every few seconds where nobody watches."""
 
     def __init__(self, title: str) -> None:
-        self._console = Console(file=sys.stderr)
+        self._console = Console(file=sys.stderr, highlight=False, markup=False)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
         self._rows: dict[str, _Row] = {}
         self._bar = Progress(
-            TextColumn("[bold]round"),
+            TextColumn("round", style="bold"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("elapsed"),
@@ -90,10 +90,13 @@ class Display:
         row = self._rows.setdefault(peer, _Row())
         if event["event"] == "status":
             row.status = event["text"]
-            if not self._console.is_terminal:
-                self._console.print(f"{peer}: {row.status}", highlight=False)
+            if "command" in event:
+                row.status += "; others join with the command above"
+                self._console.print(f"{peer}: {event['text']}; join with: {event['command']}", soft_wrap=True)
+            elif not self._console.is_terminal:
+                self._console.print(f"{peer}: {row.status}", soft_wrap=True)
         elif event["event"] == "fault":
-            self._console.print(f"[yellow]noted[/] by {peer}: {event['text']}", highlight=False, soft_wrap=True)
+            self._console.print(Text.assemble(("noted", "yellow"), f" by {peer}: {event['text']}"), soft_wrap=True)
         elif event["event"] == "step":
             row.status, row.step = "training", event
             self._advance(event)
@@ -114,7 +117,6 @@ class Display:
                 f"round {event['round'] + 1}/{event['rounds']}  loss {self._loss:.4f}  peers {event['peers']}  "
                 f"sent {self._total('sent'):,} B  received {self._total('received'):,} B  "
                 f"left {'?' if left is None else f'{left:.0f} s'}",
-                highlight=False,
                 soft_wrap=True,
             )
 

@@ -115,7 +115,8 @@ def take_part(recipe: Recipe, settings: Settings, part: Part, test: bool, sink: 
 
     before = score("before")
     if not settings.alone:
-        tell_status(sink, f"waiting for peers; join with: shared-seed join {meeting_place(settings)}")
+        command = f"shared-seed join {meeting_place(settings)}"
+        sink({"event": "status", "text": "waiting for peers", "command": command})
     scorer = Validation(task, model, validation if test else [], precision.bf16, recipe.task.evaluate_every)
     recorder = _Recorder(folder, sink, scorer)
     outcome = fit(Job(recipe, settings, model, task, train, recorder.record))
