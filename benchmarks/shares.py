@@ -36,8 +36,8 @@ class Share:
 
     @property
     def share(self) -> float:
-        """How much of one row's gradient is everybody's."""
-        return self.signal / self.row
+        """How much of one row's gradient is everybody's; 0 where there is none, as of a fresh adapter's A."""
+        return self.signal / self.row if self.row else 0.0
 
 
 def kind(name: str) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 
 from shared_seed import authors, clock, codec, decay, folder, history, terms
 from shared_seed.archive import Archive
+from shared_seed.entry import Entry
 from shared_seed.errors import RecipeError, UnreachableError
 from shared_seed.follower import Follower
 from shared_seed.log import Contents
@@ -155,26 +156,12 @@ class Session:
         Raises:
             UnreachableError: too few peers came within the patience, or the run fell silent.
         """
-        swarm, wanted = self._swarm(), self.manifest.start_with
+        swarm = self._swarm()
         swarm.enter(State.READY, self.round)
-
-        def may_begin(protocol: Protocol, now: float) -> bool:
-            if self.settings.join and not protocol.live(now):
-                return False
-            if self._resumed:
-                # All may be resuming, at the same round: whoever went ahead alone would end with other bits.
-                training = any(p.state is State.TRAINING for p in protocol.live(now))
-                under_way = training or protocol.swarm_round(now) > self.round
-            else:
-                under_way = len(protocol.archive) > 0 or protocol.swarm_round(now) > 0
-            return (under_way or protocol.ready(now) >= wanted) and protocol.has_all(now)
-
-        if not swarm.wait(may_begin, self.settings.patience):
-            ready = swarm.ask(lambda p, now: p.ready(now))
-            raise UnreachableError(
-                f"{ready} of {wanted} peers were ready within {self.settings.patience:g} s; start the others, or "
-                "ask for fewer with start_with"
-            )
+        entry = Entry(self.manifest.start_with, self.round, self._resumed, bool(self.settings.join))
+        if not swarm.wait(entry.is_open, self.settings.patience):
+            self._keep()
+            raise UnreachableError(swarm.ask(lambda p, now: entry.why_closed(p, now, self.settings.patience)))
         self._keep()
         swarm_round = min(swarm.ask(lambda p, now: p.swarm_round(now)), self.manifest.rounds)
         behind = swarm_round > self.round
