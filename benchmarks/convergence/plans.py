@@ -50,10 +50,15 @@ PLANS: dict[str, list[Spec]] = {
         replace(LANGUAGE, directions=1),
         replace(LANGUAGE, directions=8),
     ),
-    # An adapter.
+    # An adapter: where its probes look, and B alone (LoRA-FA), which has no product of two perturbations.
     "adapter": _seeded(
         replace(LANGUAGE, lora=True),
-        *(replace(LANGUAGE, lora=True, promise=promise) for promise in (0.005, 0.02)),
+        replace(LANGUAGE, lora=True, epsilon=2.0**-6),
+        replace(LANGUAGE, lora=True, epsilon=2.0**-5),
+        *(
+            replace(LANGUAGE, lora=True, epsilon=2.0**-5, only="*lora_B*", promise=promise)
+            for promise in (0.01, 0.002)
+        ),
     ),
     # The found learning rate against a search, on three tasks, all parameters and an adapter.
     "tasks": [
