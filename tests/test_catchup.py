@@ -330,6 +330,24 @@ def test_frames_that_nobody_asked_for_do_nothing_or_little() -> None:
     assert peer.receive(link, wire.encode(Request(bytes(16), 0)), 0.0) == []
 
 
+def test_levels_that_tell_of_a_stream_twice_are_refused() -> None:
+    peer = protocol("a", said("a", 9))
+    link = greeted(peer, "b")
+    with pytest.raises(MessageError, match="a stream twice"):
+        levels(peer, link, 0.0, (stream("a"), 5), (stream("a"), 5))
+
+
+def test_heads_are_compared_only_with_who_was_asked() -> None:
+    peer = protocol("a", said("other", 9))
+    link = greeted(peer, "b")
+    parted = (said("other", 0).stream, 5)
+    other = holding(Archive(TERMS), said("other", 5, code=0x39))
+    peer.hear(beat("b", 1, has=other), 1.0, forward=False)
+    assert sent(peer.tick(1.0), Compare)
+    assert sent(levels(peer, link, 1.0, parted), wire.Trace)
+    assert levels(peer, link, 1.0 + TIMING.heartbeat, parted) == []
+
+
 def test_a_peer_that_fell_silent_is_not_asked() -> None:
     peer = protocol("a")
     greeted(peer, "b")

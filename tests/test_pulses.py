@@ -23,9 +23,10 @@ from shared_seed.errors import MessageError
 from shared_seed.identity import Key
 from shared_seed.messages import Stream
 from shared_seed.swarm import wire
+from shared_seed.swarm.budget import BURST
 from shared_seed.swarm.heartbeats import RARELY
 from shared_seed.swarm.output import Output, Publish
-from shared_seed.swarm.protocol import Protocol
+from shared_seed.swarm.protocol import MOST_ASTRAY, Protocol
 from shared_seed.swarm.pulses import DEPTH, LENGTH, PULSE_SIZE, Pulses, following, steps
 from shared_seed.swarm.wire import Request, State
 from swarming import TERMS, introduction
@@ -104,6 +105,20 @@ def test_nobody_is_kept_alive_by_others() -> None:
         frame = wire.encode_pulse(wire.Pulse(chain.stream.to_bytes(), number))
         assert peer.hear(frame, TIMING.timeout - 1, forward=True) == []
     assert peer.live(TIMING.timeout) == []
+
+
+def test_who_sends_many_pulses_that_lead_nowhere_is_not_looked_into_for_a_while() -> None:
+    chain = pulses("b")
+    peer = listener(chain)
+    name = chain.stream.to_bytes()
+    for number in range(int(BURST * MOST_ASTRAY)):
+        astray = wire.encode_pulse(wire.Pulse(name, number.to_bytes(PULSE_SIZE, "big")))
+        assert peer.hear(astray, 0.0, forward=True, sender=b"m") == []
+    frame = pulse(chain)
+    assert peer.hear(frame, 0.0, forward=True, sender=b"m") == [], "its budget of futile hashes is used up"
+    assert peer.hear(frame, 0.0, forward=True, sender=b"n") == [Publish(frame)], "another's is not"
+    frame = pulse(chain)
+    assert peer.hear(frame, 1.0, forward=True, sender=b"m") == [Publish(frame)]
 
 
 def test_who_copies_the_end_of_another_s_chain_cannot_go_on_from_there() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,3 +232,20 @@ def test_who_is_cut_off_while_the_others_finish_and_go_ends_with_a_set_of_its_ow
         ends[until] = broken(world)
     assert ends[22_000] == []
     assert "sets differ" in ends[90_000]
+
+
+def test_a_seed_is_the_same_trace_in_every_process() -> None:
+    """Hashes of bytes differ from process to process, and with them the order of sets."""
+    script = (
+        "from simulation.world import Scenario, World\n"
+        "world = World(Scenario(peers=12, seed=1, rounds=2, loss=0.1, churn=0.5))\n"
+        "world.run()\n"
+        "print(world.end_digest())\n"
+    )
+    digests = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        words = [sys.executable, "-c", script]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=True)
+        digests.add(done.stdout)
+    assert len(digests) == 1

@@ -30,7 +30,8 @@ class Buckets:
 
     def __init__(self, ledgers: Mapping[Stream, Ledger]) -> None:
         self._ledgers = ledgers
-        self._members: list[set[Stream]] = [set() for _ in range(BUCKETS)]
+        # Not sets, whose order is another in every process.
+        self._members: list[dict[Stream, None]] = [{} for _ in range(BUCKETS)]
         self._known: list[Bucket | None] = [None] * BUCKETS
 
     def touch(self, stream: Stream) -> None:
@@ -38,9 +39,9 @@ class Buckets:
         index = _index_of(stream)
         self._known[index] = None
         if stream in self._ledgers:
-            self._members[index].add(stream)
+            self._members[index][stream] = None
         else:
-            self._members[index].discard(stream)
+            self._members[index].pop(stream, None)
 
     def levels(self, index: int) -> list[tuple[Stream, int, bytes]]:
         """Of each stream in a part: how many messages there are, and the head after them."""

@@ -274,8 +274,15 @@ class CatchUp:
         return [Send(link, wire.encode(wire.Levels(levels)))]
 
     def take_levels(self, link: Link, frame: wire.Levels, now: float) -> list[Send]:
-        """Note what a neighbour has more of, and look into what it has otherwise."""
+        """Note what a neighbour has more of, and look into what it has otherwise.
+
+        Raises:
+            MessageError: it tells of a stream twice.
+        """
+        if len({name for name, _, _ in frame.levels}) < len(frame.levels):
+            raise MessageError("levels that tell of a stream twice")
         neighbour = self.neighbours[link]
+        asked = neighbour.awaited is not None
         neighbour.asked = neighbour.awaited = None
         room = MOST_CLAIMS - sum(link in want.claimed for want in self._wants.values())
         out: list[Send] = []
@@ -289,7 +296,7 @@ class CatchUp:
                     want = self._wants.setdefault(stream, Want())
                     want.stops[link] = count
                     want.claimed.add(link)
-            else:
+            elif asked:  # Each of these may take a block's hashes, and nobody is to have us do so at will.
                 ours = self._archive.head(stream, count)
                 if ours is not None and ours[:8] != head:
                     out += self._trace(link, stream, now)

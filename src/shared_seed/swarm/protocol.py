@@ -27,6 +27,7 @@ from shared_seed.swarm import wire
 from shared_seed.swarm.accord import Accord
 from shared_seed.swarm.answers import Asking, Supply
 from shared_seed.swarm.author import Author, Terms
+from shared_seed.swarm.budget import Budget
 from shared_seed.swarm.exchange import Exchange
 from shared_seed.swarm.greetings import Greetings
 from shared_seed.swarm.heartbeats import Heartbeats, Standpoint
@@ -37,6 +38,11 @@ from shared_seed.swarm.wire import State
 
 STEADY = (State.TRAINING, State.RELAYING)
 """What peers are at in whom others, beside their neighbours, need not know what they hold: pulses will do."""
+
+MOST_ASTRAY = 100
+"""Pulses a second that lead nowhere, from one neighbour, until its pulses are not looked into: each, of 25 bytes,
+takes 128 hashes. A crowd has as many signs of life a second.
+"""
 
 Said = wire.SignedHeartbeat | Order | wire.Accusation
 """What goes to everybody beside messages: published, and over links to those who come late."""
@@ -67,6 +73,7 @@ class Protocol:
         self.standing = Standing(archive, self.roster)
         self._stated = (b"", b"", b"")
         self._heartbeats = Heartbeats(self.timing.heartbeat, first_beat)
+        self._astray = Budget(MOST_ASTRAY)
         self._greetings = Greetings(terms, self.standing, self.timing)
         self._exchange = Exchange(archive, self.roster, self.standing, self.timing, supply)
         self._catch_up = self._exchange.catch_up
@@ -153,7 +160,7 @@ class Protocol:
         elif isinstance(frame, Said):
             new = self._learn(frame, now)
         elif isinstance(frame, wire.Pulse):
-            new = self._feel(frame, now)
+            new = self._feel(frame, now, sender)
         else:
             raise MessageError(f"a {type(frame).__name__} frame was published; it belongs to links")
         if isinstance(new, list):
@@ -281,10 +288,14 @@ class Protocol:
             self._catch_up.hint(stream, number + 1)
         return new
 
-    def _feel(self, pulse: wire.Pulse, now: float) -> bool:
+    def _feel(self, pulse: wire.Pulse, now: float, sender: bytes) -> bool:
+        if self._astray.left(sender, now) <= 0:
+            return False
         stream = Stream.from_bytes(pulse.stream)
         count = self.archive.count(stream)
         felt = self.roster.feel(pulse, count, now)
+        if felt in (Felt.ASTRAY, Felt.STRANGE):
+            self._astray.charge(sender, 1, now)
         if felt is Felt.LACKING and self.roster.peers[stream].state is State.TRAINING:
             self._catch_up.hint(stream, count + 1)
         if felt is Felt.STRANGE:

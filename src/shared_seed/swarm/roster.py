@@ -51,13 +51,15 @@ MISSED = 5
 
 
 class Felt(Enum):
-    """What a pulse was: heard before, or of nobody known; new; new after something else that we have missed; of
-    somebody who was gone, and too far on to be followed.
+    """What a pulse was: heard before, or of nobody known; new; new after something else that we have missed; one
+    that leads nowhere, of somebody who is there; such a one of somebody who was gone, and may be too far on to be
+    followed.
     """
 
     OLD = auto()
     NEW = auto()
     LACKING = auto()
+    ASTRAY = auto()
     STRANGE = auto()
 
 
@@ -164,7 +166,7 @@ class Roster:
             return Felt.OLD
         gone = steps(pulse.stream, pulse.number, peer.pulse)
         if gone == 0:
-            return Felt.OLD if peer.is_live(now) else Felt.STRANGE
+            return Felt.ASTRAY if peer.is_live(now) else Felt.STRANGE
         lacking = peer.counted is not None and gone > 1 + (count > peer.counted)
         peer.pulse, peer.counted, peer.heard = pulse.number, count, now
         return Felt.LACKING if lacking else Felt.NEW
