@@ -237,9 +237,12 @@ def test_who_is_cut_off_while_the_others_finish_and_go_ends_with_a_set_of_its_ow
 def test_a_seed_is_the_same_trace_in_every_process() -> None:
     """Hashes of bytes differ from process to process, and with them the order of sets."""
     script = (
+        "from simulation.network import Weather\n"
+        "from simulation.shared import shared_decoding\n"
         "from simulation.world import Scenario, World\n"
-        "world = World(Scenario(peers=12, seed=1, rounds=2, loss=0.1, churn=0.5))\n"
-        "world.run()\n"
+        "world = World(Scenario(peers=30, lockstep=False, churn=0.5, weather=Weather(loss=0.1)))\n"
+        "with shared_decoding():\n"
+        "    world.run()\n"
         "print(world.end_digest())\n"
     )
     digests = set()
