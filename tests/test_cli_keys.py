@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from shared_seed import identity, log
+from shared_seed import clock, history, identity, log
 from shared_seed.admission import Admissions, Introduction, Invite
 from shared_seed.errors import RecipeError
 from shared_seed.folder import LOG_NAME
@@ -18,6 +18,7 @@ from shared_seed.identity import Key
 from shared_seed.log import Contents, RunLog
 from shared_seed.manifest import Admission, Limits, Manifest, TensorSpec
 from shared_seed.noise import Family
+from shared_seed.proofs import Order
 from shared_seed.settings import Settings
 
 Call = Callable[..., tuple[int, str, str]]
@@ -167,3 +168,19 @@ def test_an_unknown_admission_shows_usage(call: Call) -> None:
     code, _, err = call("run", "x.yaml", "--admit", "friends")
     assert code == 2
     assert "'open', 'keys', 'invite'" in err
+
+
+@pytest.mark.parametrize("ahead", [0, 10_000], ids=["in the same second", "after the clock went back"])
+def test_the_last_order_counts_whatever_the_clock_says(call: Call, tmp_path: Path, ahead: int) -> None:
+    folder = tmp_path / "run"
+    owner = Key(bytes.fromhex(MINE))
+    manifest = begun(folder, Admission(), owner.public)
+    path = folder / LOG_NAME
+    running = RunLog.resume(path, log.read(path))
+    running.append([Order.issue(owner, manifest.seal, clock.stamp() + ahead, GUEST, True)], [])
+    running.close()
+    assert history.archive_of(log.read(path)).is_out(GUEST)
+    for command, banned in (("unban", False), ("ban", True), ("unban", False)):
+        code, _, err = call(command, GUEST.hex(), "--run", str(folder))
+        assert code == 0, err
+        assert history.archive_of(log.read(path)).is_out(GUEST) == banned

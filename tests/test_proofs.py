@@ -53,6 +53,19 @@ def test_the_highest_serial_ranks_highest_and_a_ban_above_its_opposite() -> None
     assert all(one.rank < other.rank for one, other in itertools.pairwise(ranked))
 
 
+def test_an_order_comes_after_the_one_that_would_overrule_it() -> None:
+    ban = Order.issue(OWNER, TERMS.seal, 7, ANN.public, True)
+    unban = Order.issue(OWNER, TERMS.seal, 7, ANN.public, False)
+    assert unban.after(OWNER, TERMS.seal, None) is unban
+    assert ban.after(OWNER, TERMS.seal, unban) is ban
+    later = unban.after(OWNER, TERMS.seal, ban)
+    assert (later.serial, later.key, later.banned) == (8, ANN.public, False)
+    assert identity.verify(OWNER.public, later.signed(TERMS.seal), later.signature)
+    last = Order.issue(OWNER, TERMS.seal, (1 << 32) - 1, ANN.public, True)
+    with pytest.raises(MessageError, match="last order"):
+        unban.after(OWNER, TERMS.seal, last)
+
+
 def test_a_head_is_signed_as_documented() -> None:
     head = bytes(range(32))
     assert identity.verify(ANN.public, b"shared-seed message" + head, sign_head(ANN, head))

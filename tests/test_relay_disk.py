@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from faulting.disk import files_of_at_most
 from shared_seed import clock, log
+from shared_seed.errors import RefusedError
 from shared_seed.folder import LOG_NAME
 from shared_seed.identity import Key
 from shared_seed.log import Contents
@@ -62,3 +64,17 @@ def test_a_relay_goes_on_while_its_disk_is_full(tmp_path: Path, swarms: Swarms) 
     finally:
         relay.close()
     assert not log.read(path).torn
+
+
+def test_a_relay_takes_up_no_run_of_another_owner(tmp_path: Path, swarms: Swarms) -> None:
+    _, where = swarms.listener(Watched("a"), ALICE)
+    owners = frozenset({BOB.public})
+    settings = RelaySettings(listen=ANYWHERE, folder=tmp_path / "new", join=(where,), owners=owners)
+    with pytest.raises(RefusedError, match=f"owner {OWNER.public.hex()}, .* takes those of {BOB.public.hex()}"):
+        Relay.open(settings, print)
+    assert not (tmp_path / "new").exists()
+    kept = replace(settings, folder=tmp_path / "kept", join=())
+    begun = Relay(kept, Contents(MANIFEST, signature=MANIFEST.sign(OWNER)), None)
+    begun.close()
+    with pytest.raises(RefusedError, match="kept has owner"):
+        Relay.open(kept, print)

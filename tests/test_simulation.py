@@ -241,7 +241,7 @@ def test_a_seed_is_the_same_trace_in_every_process() -> None:
         "from simulation.shared import shared_decoding\n"
         "from simulation.world import Scenario, World\n"
         "world = World(Scenario(peers=30, lockstep=False, churn=0.5, weather=Weather(loss=0.1)))\n"
-        "with shared_decoding():\n"
+        "with shared_decoding(10_000):\n"
         "    world.run()\n"
         "print(world.end_digest())\n"
     )

@@ -15,15 +15,16 @@ from shared_seed import clock
 from shared_seed.errors import RecipeError, SwarmError, UnreachableError
 from shared_seed.identity import Key
 from shared_seed.messages import Stream
+from shared_seed.proofs import Order
 from shared_seed.swarm import wire
 from shared_seed.swarm.address import parse
 from shared_seed.swarm.output import Output
 from shared_seed.swarm.traffic import MOST_LIMITED, THE_REST, Traffic
-from shared_seed.swarm.zmq import check_free, fetch_manifest
+from shared_seed.swarm.zmq import bring, check_free, fetch_manifest
 from shared_seed.swarm.zmq import line as lines
 from shared_seed.swarm.zmq.line import News
 from shared_seed.swarm.zmq.sockets import curve
-from swarms import ANYWHERE, Swarms, Watched, first_news, guest, has, line, meet, say
+from swarms import ANYWHERE, MANIFEST, OWNER, Swarms, Watched, first_news, guest, has, line, meet, say
 
 ALICE, BOB, CAROL = (Key(bytes([n]) * 32) for n in (1, 2, 3))
 
@@ -143,6 +144,15 @@ def test_what_was_dropped_beyond_the_rate_is_made_up_for(swarms: Swarms) -> None
     say(bob, 5000)
     assert alice.wait(has(5000), 60)
     assert alice.traffic.limited
+
+
+def test_an_order_that_an_earlier_one_would_overrule_is_given_again(swarms: Swarms) -> None:
+    bob, where = swarms.listener(Watched("b"), BOB)
+    before = Order.issue(OWNER, MANIFEST.seal, 9, ALICE.public, True)
+    bob.ask(lambda p, now: p.order(before))
+    bring(where, OWNER, guest(OWNER), MANIFEST, Order.issue(OWNER, MANIFEST.seal, 5, ALICE.public, False))
+    assert bob.ask(lambda p, now: p.archive.orders[ALICE.public].serial) == 10
+    assert not bob.ask(lambda p, now: p.archive.is_out(ALICE.public))
 
 
 def test_senders_beyond_a_bound_are_counted_together() -> None:

@@ -9,19 +9,26 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from shared_seed import clock
+from shared_seed.archive import Archive
 from shared_seed.errors import RefusedError, SwarmError, UnreachableError
 from shared_seed.identity import Key, show
+from shared_seed.manifest import Admission
+from shared_seed.messages import Stream
 from shared_seed.swarm.address import Address, parse
+from shared_seed.swarm.author import Author, Terms
+from shared_seed.swarm.protocol import Protocol
 from shared_seed.swarm.standing import MOST_FAULTS
+from shared_seed.swarm.wire import Guest, Hello
 from shared_seed.swarm.zmq import Swarm, check_free, fetch_manifest, free_ports, neighbours, trial
 from shared_seed.swarm.zmq import line as lines
 from shared_seed.swarm.zmq import swarm as swarm_module
 from shared_seed.swarm.zmq.gate import Gate, TurnedAway
 from shared_seed.swarm.zmq.line import News
 from shared_seed.swarm.zmq.sockets import Context, configured, curve
-from swarms import ANYWHERE, PORTS, Swarms, Watched, first_news, guest, has, line, meet, say
+from swarms import ANYWHERE, MANIFEST, OWNER, PORTS, Swarms, Watched, first_news, guest, has, line, meet, say
 
 ALICE, BOB, CAROL = (Key(bytes([n]) * 32) for n in (1, 2, 3))
+INVITED = MANIFEST.model_copy(update={"admission": Admission(mode="invite")})
 HALL = [zmq.SUB, zmq.XPUB]
 
 
@@ -181,6 +188,16 @@ def test_strangers_leave_room_for_the_faults_of_others() -> None:
     a = Watched("a")
     for n in range(MOST_FAULTS):
         a.standing.turned_away(n.to_bytes(32, "big"), "the hall")
+    assert 0 < len(a.standing.faults) < MOST_FAULTS
+
+
+def test_those_who_are_refused_leave_room_for_the_faults_of_others() -> None:
+    a = Protocol(Author(Stream.fresh(), "a"), Terms.of(INVITED, INVITED.sign(OWNER)), Archive(INVITED))
+    for n in range(MOST_FAULTS):
+        stranger = Key(n.to_bytes(32, "big"))
+        hello = Hello(Stream.fresh().to_bytes(), "", Guest(stranger.public, bytes(8)), b"")
+        with pytest.raises(RefusedError):
+            a.standing.check_hello(hello, a.terms, b"")
     assert 0 < len(a.standing.faults) < MOST_FAULTS
 
 

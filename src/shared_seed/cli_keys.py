@@ -144,6 +144,8 @@ def _order(text: str, run: str, banned: bool) -> None:
     if contents is None:
         bring(run, owner, guest, manifest, order)
     else:
+        given = [each for each in contents.statements if isinstance(each, Order) and each.key == public]
+        order = order.after(owner, manifest.seal, max(given, key=lambda each: each.rank, default=None))
         run_log = RunLog.resume(Path(run) / LOG_NAME, contents)
         run_log.append([order], [])
         run_log.close()

@@ -26,6 +26,9 @@ FORK_KIND = 0x07
 LARGEST_PROOF = 60_000
 """Bytes of an encoded fork or order."""
 
+LAST_SERIAL = (1 << 32) - 1
+"""The highest serial of an order."""
+
 _ORDER = struct.Struct(f"<BI{KEY_SIZE}s?")
 _HEAD_CONTEXT = b"shared-seed message"
 _ORDER_CONTEXT = b"shared-seed order"
@@ -55,6 +58,18 @@ class Order:
         """Sign an order."""
         order = cls(serial, key, banned)
         return cls(serial, key, banned, owner.sign(order.signed(run)))
+
+    def after(self, owner: Key, run: bytes, earlier: Order | None) -> Order:
+        """The same order, with the next serial where an earlier one would overrule it.
+
+        Raises:
+            MessageError: there is no next serial.
+        """
+        if earlier is None or earlier.rank < self.rank:
+            return self
+        if earlier.serial >= LAST_SERIAL:
+            raise MessageError("the last order that there can be about this key has been given")
+        return self.issue(owner, run, earlier.serial + 1, self.key, self.banned)
 
     def signed(self, run: bytes) -> bytes:
         """The bytes that the owner signs."""

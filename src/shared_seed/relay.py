@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared_seed import authors, clock, folder, history
+from shared_seed import authors, clock, folder, history, identity
 from shared_seed.archive import Archive
-from shared_seed.errors import LogError
+from shared_seed.errors import LogError, RefusedError
 from shared_seed.log import Contents, RunLog
+from shared_seed.manifest import Manifest
 from shared_seed.news import News
 from shared_seed.settings import Settings
 from shared_seed.swarm.answers import Supply
@@ -130,10 +131,12 @@ class Relay:
         """
         logged = folder.logged(settings.folder)
         if logged is not None:
+            _check_owner(settings, logged.manifest, str(settings.folder))
             return cls(settings, logged, logged)
         key, guest = authors.guest(settings.as_settings())
         if settings.join:
             manifest, signature = fetch_manifest(settings.join[0], key, guest, settings.patience)
+            _check_owner(settings, manifest, settings.join[0])
         else:
             tell("waiting for a peer that brings a run")
             manifest, signature = await_manifest(settings.listen, key, settings.owners, tell)
@@ -176,3 +179,17 @@ class Relay:
             self.trouble = self.trouble or f"the log has reached its limit of {self.settings.most_bytes:,} bytes"
         most = 0 if self.trouble else self.settings.most_messages
         self.swarm.ask(lambda protocol, now: protocol.archive.hold_at_most(most))
+
+
+def _check_owner(settings: RelaySettings, manifest: Manifest, where: str) -> None:
+    """Make sure that a run is one of those that this relay takes.
+
+    Raises:
+        RefusedError: it is another's.
+    """
+    if settings.owners and manifest.owner_bytes not in settings.owners:
+        known = ", ".join(sorted(map(identity.show, settings.owners)))
+        raise RefusedError(
+            f"the run of {where} has owner {manifest.owner or 'nobody'}, and this relay takes those of {known}; "
+            "name its owner with --owner, or another folder with --out"
+        )

@@ -27,6 +27,12 @@ from shared_seed.swarm.protocol import Protocol
 
 Figures = dict[str, Any]
 
+KEPT = 1.0
+"""Seconds for which figures are shown again: to make them, the relay has to stop for as long as it takes."""
+
+MOST_ASKING = 32
+"""Connections that are answered at once; further ones are closed."""
+
 MOST_SHOWN = 1000
 """Streams and peers that a page lists."""
 
@@ -49,6 +55,7 @@ def figures(relay: Relay) -> Figures:
         "received_bytes": traffic.received,
         "sent_bytes": traffic.sent,
         "refused_frames": traffic.refused,
+        "limited_frames": sum(traffic.limited.values()),
         "messages_per_second": round(messages, 3),
         "received_per_second": round(received, 1),
         "sent_per_second": round(sent, 1),
@@ -114,13 +121,30 @@ class _Metrics(Collector):
         }
         for name, text in gauges.items():
             yield GaugeMetricFamily(f"shared_seed_{name}", text, value=now[name])
-        for name in ("received_bytes", "sent_bytes", "refused_frames"):
+        for name in ("received_bytes", "sent_bytes", "refused_frames", "limited_frames"):
             text = name.replace("_", " ").capitalize()
             yield CounterMetricFamily(f"shared_seed_{name}", text, value=now[name])
         yield GaugeMetricFamily("shared_seed_faults", "Faults of peers that were noted", value=len(now["faults"]))
         yield GaugeMetricFamily(
             "shared_seed_trouble", "1 where the relay takes in no more", value=bool(now["trouble"])
         )
+
+
+class _Lately:
+    """Figures that are made again only once they are old, whoever asks, and however often."""
+
+    def __init__(self, look: Callable[[], Figures]) -> None:
+        self._look = look
+        self._lock = threading.Lock()
+        self._known: Figures | None = None
+        self._made = 0.0
+
+    def __call__(self) -> Figures:
+        with self._lock:
+            if self._known is None or clock.now() - self._made >= KEPT:
+                self._known = self._look()
+                self._made = clock.now()
+            return self._known
 
 
 class StatusPage:
@@ -137,6 +161,7 @@ class StatusPage:
         Raises:
             AddressInUseError: the port is taken.
         """
+        look = _Lately(look)
         registry = CollectorRegistry()
         registry.register(_Metrics(look))
         pages: dict[str, tuple[str, Callable[[], bytes]]] = {
@@ -170,6 +195,24 @@ class StatusPage:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._places = threading.BoundedSemaphore(MOST_ASKING)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, if there is a place."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and give the place back."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
 
 class _Server6(_Server):
@@ -216,6 +259,7 @@ def page(now: Figures) -> str:
         "streams": f"{now['stream_count']:,}",
         "received": f"{now['received_bytes']:,} bytes, {now['received_per_second']:g} a second",
         "sent": f"{now['sent_bytes']:,} bytes, {now['sent_per_second']:g} a second",
+        "refused": f"{now['refused_frames']:,} frames not valid, {now['limited_frames']:,} beyond the rate",
         "log": f"{now['log_bytes']:,} bytes",
         "up": f"{now['seconds']:,} s",
     }
@@ -261,6 +305,6 @@ def parse_status(text: str) -> tuple[str, int]:
         RecipeError: it is neither.
     """
     host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    if not port.isdecimal() or int(port) > 65535:
         raise RecipeError(f"--status {text!r} is not PORT or HOST:PORT, such as 8080 or 0.0.0.0:8080")
     return host.strip("[]") or "127.0.0.1", int(port)

@@ -85,7 +85,7 @@ class Standing:
             if hello.manifest_digest and hello.manifest_digest != terms.digest:
                 raise RefusedError("your manifest differs from the run's; fetch the run's manifest and compare")
         except RefusedError as error:
-            self.blame(f"key {identity.show(introduction.key)} was refused: {error}"[:500])
+            self.blame(f"key {identity.show(introduction.key)} was refused: {error}"[:500], MOST_FAULTS // 2)
             raise
 
     def introduce(self, introduction: Introduction, state: State) -> None:
@@ -99,7 +99,7 @@ class Standing:
             self._archive.introduce(introduction)
         except RefusedError as error:
             if state is not State.RELAYING or not self.is_vouched(introduction.key):
-                self.blame(f"key {identity.show(introduction.key)} is not admitted to this run")
+                self.blame(f"key {identity.show(introduction.key)} is not admitted to this run", MOST_FAULTS // 2)
                 raise MessageError(str(error)) from error
         if len(self._archive.admissions.excluded) > excluded:
             self._forget_out()

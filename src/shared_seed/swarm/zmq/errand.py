@@ -19,6 +19,9 @@ PATIENCE = 10.0
 def bring(address: str, key: Key, guest: Introduction, manifest: Manifest, order: Order) -> None:
     """Hand an order to the peer or relay at an address, and wait until it says that it knows it.
 
+    Where it knows one of a higher rank that says otherwise, since clocks go back and two orders may fall into one
+    second, the owner, whose key this is, signs the order again with the next serial.
+
     Raises:
         RecipeError: it is not an address.
         UnreachableError: no such host, or it has not taken the order in time.
@@ -36,9 +39,14 @@ def bring(address: str, key: Key, guest: Introduction, manifest: Manifest, order
             answer = wire.decode(data, manifest.seal)
             if isinstance(answer, wire.Refusal):
                 raise RefusedError(f"{where} refused: {answer.reason}")
-            if answer == order:
+            if not isinstance(answer, Order) or answer.key != order.key:
+                continue
+            if answer.banned == order.banned and answer.rank >= order.rank:
                 return
+            if answer.rank > order.rank:
+                order = order.after(key, manifest.seal, answer)
+                for word in (order.encode(), wire.encode(wire.Consult())):
+                    line.socket.send(word)
     raise UnreachableError(
-        f"{where} has not taken the order within {PATIENCE:g} s; check that the run still goes on there, and that "
-        "nobody has given a later one for this key"
+        f"{where} has not taken the order within {PATIENCE:g} s; check that the run still goes on there"
     )
