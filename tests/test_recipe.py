@@ -16,6 +16,7 @@ from shared_seed.identity import Key
 from shared_seed.manifest import Admission
 from shared_seed.recipe import Recipe, TrainerName
 from shared_seed.run import settings_for
+from shared_seed.settings import Settings
 
 KEY = Key(b"\x01" * 32).public.hex()
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
@@ -188,6 +189,25 @@ def test_the_aggregation_of_a_recipe_reaches_the_settings() -> None:
     assert (settings.aggregation, settings.factor, settings.trim) == ("trimmed", 2.0, 0.125)
     plain = settings_for(recipe.parse(changed("title", ""), "here"), Path("run"))
     assert (plain.aggregation, plain.factor, plain.trim) == ("sum", 3.0, 0.25)
+
+
+def test_the_limits_of_a_recipe_reach_the_settings() -> None:
+    swarm = {"most_learning_rate": 0.01, "most_samples": 8, "streams_per_key": 3, "bytes_per_second": 50_000}
+    terms = recipe.parse({**GOOD, "swarm": swarm}, "here")
+    found = settings_for(terms, Path("out"))
+    assert {name: getattr(found, name) for name in swarm} == swarm
+    assert settings_for(recipe.parse(GOOD, "here"), Path("out")).bytes_per_second == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("most_samples", 0), ("most_samples", 256), ("streams_per_key", 0), ("bytes_per_second", 999)],
+)
+def test_limits_that_no_manifest_can_have_are_refused(name: str, value: int) -> None:
+    with pytest.raises(RecipeError, match=name):
+        recipe.parse({**GOOD, "swarm": {name: value}}, "here")
+    with pytest.raises(RecipeError, match=name):
+        Settings(**{name: value})  # type: ignore[arg-type]
 
 
 def test_weights_in_bfloat16_compute_in_bfloat16() -> None:

@@ -15,6 +15,7 @@ from shared_seed.errors import LogError
 from shared_seed.folder import LOG_NAME
 from shared_seed.identity import Key
 from shared_seed.log import RunLog
+from shared_seed.manifest import Limits
 from shared_seed.messages import Message, Stream
 from shared_seed.session import Session
 from shared_seed.settings import Settings
@@ -40,3 +41,11 @@ def test_a_log_with_a_gap_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="lacks messages before some that it holds"):
         Session.open(model, settings, Training(rounds=5))
     assert path.read_bytes() == before
+
+
+def test_a_run_that_begins_here_has_the_limits_of_its_settings(tmp_path: Path) -> None:
+    limits = {"most_learning_rate": 0.125, "most_samples": 8, "streams_per_key": 3, "bytes_per_second": 50_000}
+    session = Session.open(nn.Linear(3, 3), Settings(folder=tmp_path, **limits), Training(rounds=5))  # type: ignore[arg-type]
+    session.close()
+    found = log.read(tmp_path / LOG_NAME).manifest.limits
+    assert found == Limits(learning_rate=0.125, samples_per_message=8, streams_per_key=3, bytes_per_second=50_000)

@@ -124,6 +124,19 @@ class SwarmSection(_Section):
         default=(), max_length=MOST_KEYS, description="peers' public keys, as `shared-seed key` prints them there"
     )
 
+    most_learning_rate: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="messages that ask for more are refused"
+    )
+    most_samples: int = Field(
+        default=MOST_CODES, ge=1, le=MOST_CODES, description="messages with more samples are refused"
+    )
+    streams_per_key: int = Field(
+        default=1024, ge=1, le=65535, description="streams that count of one key; each start of a peer begins one"
+    )
+    bytes_per_second: int = Field(
+        default=1_000_000, ge=1000, lt=1 << 48, description="what one key sends into one node beyond is dropped"
+    )
+
     @field_validator("keys")
     @classmethod
     def _public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -36,6 +36,9 @@ class Settings:
         lockstep: * wait at each step for the live peers' messages; otherwise never wait.
         start_with: * begin when this many peers are ready.
         most_learning_rate: * messages that ask for more are refused.
+        most_samples: * likewise messages with more samples.
+        streams_per_key: * of one key, more streams than this do not count.
+        bytes_per_second: * what one key sends into one node beyond is dropped unread.
         promise: nats that each probe's step is to lower its loss by, to first order: the learning rate follows
             from the projected gradients (:mod:`shared_seed.rate`), and what the Trainer says is its schedule.
             None goes by the Trainer's learning rate.
@@ -47,19 +50,17 @@ class Settings:
         admission: * who may take part in a run that begins here; everybody by default.
         invite: the token that admits this peer to a run that admits by invite.
         listen: accept peers at this address, ``tcp://HOST:PORT``.
-        join: addresses of listening peers or relays to connect to; the first one gives the run's terms. An address
-        is
-            ``tcp://KEY@HOST:PORT``, or ``tcp://HOST:PORT`` for a peer with this user's key.
+        join: addresses of listening peers or relays to connect to; the first one gives the run's terms. An
+            address is ``tcp://KEY@HOST:PORT``, or ``tcp://HOST:PORT`` for a peer with this user's key.
         via: addresses of relays to connect to, in a run that begins here.
         folder: where the gradient log is kept; without one, nothing is written.
         name: what others see this peer as.
         number: a small integer that only this peer has, which makes a calm run reproducible; without one the
             peer's identity is random, unless it trains alone without a folder.
-        deadline: seconds that a step waits for others at most; by default three times what steps have taken,
-            and never less than two seconds.
+        deadline: seconds that a step waits for others at most; by default it follows from the median and the
+            spread of the peers' times, and is never less than two seconds.
         adapt: where this peer is slower than most, make fewer probes a step than the Trainer asks for; what it
-        does
-            then depends on how fast it is, so such runs are not reproducible.
+            does then depends on how fast it is, so such runs are not reproducible.
         patience: seconds to wait for the first peers, and at the end for the last bytes.
     """
 
@@ -72,6 +73,9 @@ class Settings:
     lockstep: bool = True
     start_with: int = 1
     most_learning_rate: float = 1.0
+    most_samples: int = MOST_CODES
+    streams_per_key: int = 1024
+    bytes_per_second: int = 1_000_000
     promise: float | None = None
     directions: int = 1
     schedule: Literal["constant", "linear"] = "constant"
@@ -94,6 +98,11 @@ class Settings:
             raise RecipeError(f"peer name {self.name!r} must have 1 to 64 characters")
         if not self.name.isprintable():
             raise RecipeError(f"peer name {self.name!r} must have no control characters, which others would see")
+        for name, most in (("most_samples", MOST_CODES), ("streams_per_key", 65535)):
+            if not 1 <= getattr(self, name) <= most:
+                raise RecipeError(f"{name} is {getattr(self, name)!r}; expected 1 to {most}")
+        if not 1000 <= self.bytes_per_second < 1 << 48:
+            raise RecipeError(f"bytes_per_second is {self.bytes_per_second!r}; expected at least 1000")
         if not 1 <= self.directions <= MOST_CODES:
             raise RecipeError(f"directions is {self.directions!r}; expected 1 to {MOST_CODES}")
         if self.schedule not in ("constant", "linear"):

@@ -183,7 +183,9 @@ def _begun(model: nn.Module, weights: Weights, settings: Settings, training: Tra
         lockstep=settings.lockstep,
         limits=Limits(
             learning_rate=ANY_RATE if private else settings.most_learning_rate,
-            samples_per_message=MOST_CODES,
+            samples_per_message=MOST_CODES if private else settings.most_samples,
+            streams_per_key=settings.streams_per_key,
+            bytes_per_second=settings.bytes_per_second,
         ),
         recipe=training.recipe,
         aggregation=Aggregation(kind=settings.aggregation, factor=settings.factor, trim=settings.trim),
