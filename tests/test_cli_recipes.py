@@ -23,6 +23,9 @@ from shared_seed.summary import Summary
 
 Call = Callable[..., tuple[int, str, str]]
 
+ESCAPE, TURNED = "\x1b\x07", "\u202e"
+"""Characters that terminals obey, and one that turns letters round."""
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -112,6 +115,14 @@ def test_a_dry_run_prints_a_recipe_that_loads_and_measures_a_step(home: Path, ca
     assert not Path("runs").exists()
 
 
+def test_a_dry_run_of_one_peer_says_that_it_receives_nothing(home: Path, call: Call) -> None:
+    code, out, err = call("run", home / "tiny.yaml", r'title="a\e\a\u202etitle"', "--dry-run")
+    assert code == 0, err
+    assert "94 bytes a step and peer to each subscriber; one peer receives nothing; the log grows by" in out
+    assert not {*ESCAPE, TURNED} & set(out)
+    assert yaml.safe_load(out)["title"] == f"a{ESCAPE}{TURNED}title"
+
+
 def test_a_dry_run_without_the_model_goes_by_the_facts(with_task: Path, call: Call) -> None:
     code, out, err = call("run", "llama-3.1-8b/toy/lora-4bit", "--dry-run")
     assert code == 0, err
@@ -155,7 +166,10 @@ def test_the_list_can_be_narrowed_and_read_by_machines(with_task: Path, call: Ca
     assert len(names) == 6
     assert {row["dataset"] for row in found["names"]} == {Request(names[0]).find().recipe.dataset}
     assert {row["gated"] for row in found["names"]} == {True}
-    assert "no recipe or part of one is called 'zzz'" in call("recipes", "zzz")[1]
+    for options in ([], ["--json"]):
+        code, out, err = call("recipes", "zzz", *options)
+        assert (code, out) == (1, "")
+        assert "no recipe or part of one is called 'zzz'" in err
 
 
 def test_the_list_agrees_with_the_estimate_of_weights(with_task: Path, call: Call) -> None:
@@ -219,18 +233,20 @@ def test_questions_are_asked_with_what_was_found_as_default(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [f"{'nice one' if n % 2 else 'bad one'} {n},{'up' if n % 2 else 'down'}" for n in range(20)]
-    (tmp_path / "mine.csv").write_text("\n".join(["said,mood", *rows]))
+    (tmp_path / "mine.csv").write_text("\n".join([f"said,mood{ESCAPE}", *rows]))
     asked = {}
 
     def prompt(question: str, default: object = None, **_: object) -> object:
+        question, _, shown = question.partition(" [")
         asked[question] = default
+        assert shown == f"{default}]".replace(ESCAPE, "")
         return "mine.csv" if question.startswith("task") else 7 if question == "steps" else default
 
     monkeypatch.setattr(typer, "prompt", prompt)
     code, _, err = call("init")
     assert code == 0, err
-    assert asked["column with the label"] == "mood"
-    assert asked["prompt"] == "said: {said}\\nmood:"
+    assert asked["column with the label"] == f"mood{ESCAPE}"
+    assert asked["prompt"] == f"said: {{said}}\\nmood{ESCAPE}:"
     assert asked["a word for each label"] == "down=down, up=up"
     assert Request("recipe.yaml").find().recipe.training.steps == 7
 
@@ -238,6 +254,8 @@ def test_questions_are_asked_with_what_was_found_as_default(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--data", "sst3"], "there is no task 'sst3' among the recipes; did you mean 'sst2'?"),
+        (["--data", "rows.csv", "--model", "smolm2-135m"], "did you mean 'smollm2-135m'?"),
         (["--data", "nowhere.csv"], "cannot read nowhere.csv"),
         (["--data", "rows.csv", "--label", "lable"], "the data has no column 'lable'; it has text, label"),
         (["--data", "rows.csv", "--words", "0:bad"], "'0:bad' is not LABEL=WORD"),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -40,6 +39,7 @@ from shared_seed.folder import LOG_NAME, logged
 from shared_seed.recipe import Recipe
 from shared_seed.settings import Settings
 from shared_seed.summary import Summary
+from shared_seed.terminal import Terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,8 +49,8 @@ app = typer.Typer(
     help="Fine-tune language models on machines that share nothing but a thin wire.",
 )
 app.command()(cli_audit.audit)
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
+out = Terminal()
+err = Terminal(stderr=True)
 
 
 class Style(StrEnum):

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from shared_seed import log
 from shared_seed.folder import LOG_NAME
 from shared_seed.messages import Stream
+from shared_seed.terminal import Terminal
 from shared_seed.verdict import TOLERANCE, Agreement, Correlation, Verdict, messages_needed
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ def audit(
     options = audits.Options(share=share, seed=seed, tolerance=tolerance, base=base, public=public, rows=rows)
     contents = log.read(path / LOG_NAME if path.is_dir() else path)
     columns = (TextColumn("auditing"), BarColumn(), MofNCompleteColumn(), TextColumn("messages"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=Terminal(stderr=True)) as bar:
         task = bar.add_task("audit", total=None)
         found = audits.audit(contents, options, lambda done, total: bar.update(task, completed=done, total=total))
     if as_json:
         sys.stdout.write(json.dumps(as_dict(found)) + "\n")
     else:
-        _show(found, options, Console(highlight=False, markup=False))
+        _show(found, options, Terminal())
     if found.named:
         raise SystemExit(NAMED)
 
@@ -88,7 +88,7 @@ def as_dict(found: Audit) -> dict[str, Any]:
     return {"seed": found.seed, "assigned": found.assigned, "scale": found.scale, "streams": streams}
 
 
-def _show(found: Audit, options: Options, out: Console) -> None:
+def _show(found: Audit, options: Options, out: Terminal) -> None:
     out.print(f"seed      {found.seed}")
     out.print(f"gradients of root mean square {found.scale:.4g}; distances are in this unit")
     if found.assigned:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from shared_seed import compare, history, merging, sources
@@ -18,6 +17,7 @@ from shared_seed.compare import Difference, Pair
 from shared_seed.errors import LogError, RecipeError
 from shared_seed.folder import LOG_NAME
 from shared_seed.log import Contents, RunLog
+from shared_seed.terminal import Terminal
 
 DIFFERENT = 3
 """Exit code where logs differ; 1 is for errors and 2 for usage, as everywhere."""
@@ -41,12 +41,12 @@ def diff(
     if as_json:
         sys.stdout.write(json.dumps(compare.as_dict(found)) + "\n")
     else:
-        _show(found, Console(highlight=False, markup=False))
+        _show(found, Terminal())
     if not found.is_equal:
         raise SystemExit(DIFFERENT)
 
 
-def _show(found: Difference, out: Console) -> None:
+def _show(found: Difference, out: Terminal) -> None:
     if found.is_equal:
         out.print(f"the logs hold the same: {sum(each.both for each in found.streams):,} messages, and all else")
         return
@@ -62,7 +62,7 @@ def _show(found: Difference, out: Console) -> None:
         _print_pair(out, "digest at the end", found.digests)
 
 
-def _print_streams(found: Difference, out: Console) -> None:
+def _print_streams(found: Difference, out: Terminal) -> None:
     same = sum(each.is_equal for each in found.streams)
     if same:
         out.print(f"the same in {same:,} of {len(found.streams):,} streams")
@@ -84,7 +84,7 @@ def _print_streams(found: Difference, out: Console) -> None:
         )
 
 
-def _print_pair(out: Console, name: str, pair: Pair) -> None:
+def _print_pair(out: Terminal, name: str, pair: Pair) -> None:
     first, second = (each or "nothing" for each in pair)
     out.print(f"{name}: A has {first}; B has {second}", soft_wrap=True)
 
@@ -134,7 +134,7 @@ def _digest(union: Contents, base: str | None) -> bytes:
 
 
 def _tell(words: list[str], logs: list[Contents], union: Contents, path: Path) -> None:
-    out = Console(highlight=False, markup=False)
+    out = Terminal()
     for word, contents in zip(words, logs, strict=True):
         out.print(f"log       {word}: {len(contents.signed):,} messages", soft_wrap=True)
     archive = history.archive_of(union)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from shared_seed import card as cards
 from shared_seed import hub, publication
@@ -16,6 +15,7 @@ from shared_seed.cli_replay import bar
 from shared_seed.errors import RecipeError
 from shared_seed.publication import Publication
 from shared_seed.sections import REPOSITORY, Holds
+from shared_seed.terminal import Terminal
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
@@ -30,7 +30,7 @@ def card(
 
     Example: `shared-seed card runs/quickstart`
     """
-    out = Console(highlight=False, markup=False)
+    out = Terminal()
     facts = cards.write(folder, target)
     out.print(f"card      {target or folder / cards.NAME}", soft_wrap=True)
     for sentence in cards.missing(facts):
@@ -65,7 +65,7 @@ def push(
     place = hub.Place.of(repository, revision, private)
     found = publication.gather(folder, unfinished)
     publication.check_kind(found.facts, holds)
-    out = Console(highlight=False, markup=False)
+    out = Terminal()
     with ExitStack() as stack:
         if holds is not Holds.LOG and not dry_run:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="shared-seed-push-"))
@@ -82,7 +82,7 @@ def push(
     out.print(f"published {where}", soft_wrap=True)
 
 
-def _show(found: Publication, out: Console) -> None:
+def _show(found: Publication, out: Terminal) -> None:
     """Each file with its size, and what to think of before others read them."""
     sizes = found.sizes()
     for name, size in sizes.items():

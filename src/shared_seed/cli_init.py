@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,21 +10,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from shared_seed import collection
 from shared_seed.collection import METHOD, Request
 from shared_seed.errors import RecipeError
 from shared_seed.files import replacing
 from shared_seed.peek import Look
+from shared_seed.terminal import Terminal
+from shared_seed.visible import cleaned
 
-out = Console(highlight=False, markup=False)
+out = Terminal()
 
 MODEL = "smollm2-135m"
 """What is proposed first: the smallest."""
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 """Of data files."""
+
+NEAR = 0.7
+"""Likeness, as difflib has it, from which a name is taken for another that is misspelt."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,16 @@ def init(
     def ask(question: str, given: Any, default: Any) -> Any:
         if given is not None:
             return given
-        return default if yes else typer.prompt(question, default=default, type=type(default))
+        # The default is shown by us: it may be from a stranger's file.
+        shown = f"{question} [{cleaned(str(default))}]"
+        return default if yes else typer.prompt(shown, default=default, show_default=False, type=type(default))
 
     model = ask("model (`shared-seed recipes` lists some)", model, MODEL)
     data = ask(
         "task of the list, data file, or Hub name of a dataset", data, (collection.names("tasks") or [""])[0]
     )
+    _check_spelling("models", model)
+    _check_spelling("tasks", data)
     own = {"prompt": prompt, "label": label, "words": words}
     answers = Answers(
         model=model,
@@ -95,9 +104,18 @@ def init(
             Request(str(new)).find()
     except OSError as error:
         raise RecipeError(f"cannot write the recipe {file}: {error.strerror}; choose another place") from error
-    out.print(
-        f"wrote {file}; see what it takes with: shared-seed run {file} --dry-run", markup=False, soft_wrap=True
-    )
+    out.print(f"wrote {file}; see what it takes with: shared-seed run {file} --dry-run", soft_wrap=True)
+
+
+def _check_spelling(kind: str, name: str) -> None:
+    """Refuse what is neither in the list nor a path, and whose name is nearly one of the list's."""
+    listed = collection.names(kind)
+    near = difflib.get_close_matches(name, listed, 1, NEAR)
+    if near and name not in listed and not {"/", ":"} & set(name) and not Path(name).exists():
+        raise RecipeError(
+            f"there is no {kind[:-1]} {name!r} among the recipes; did you mean {near[0]!r}? What is on the Hub is "
+            "named OWNER/NAME, what is on this machine by its path"
+        )
 
 
 def _listed(task: str, own: dict[str, str | None]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from shared_seed import codec, history, identity, log, sources
@@ -16,6 +15,7 @@ from shared_seed.archive import Archive
 from shared_seed.log import Contents
 from shared_seed.manifest import Manifest
 from shared_seed.messages import Message, Stream
+from shared_seed.terminal import Terminal
 
 Facts = dict[str, Any]
 
@@ -38,7 +38,7 @@ def inspect(
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
     else:
-        _show(facts, Console(highlight=False, markup=False))
+        _show(facts, Terminal())
 
 
 def facts_of(contents: Contents, archive: Archive, last: int) -> Facts:
@@ -108,7 +108,7 @@ def _message(message: Message, manifest: Manifest) -> Facts:
     }
 
 
-def _show(facts: Facts, out: Console) -> None:
+def _show(facts: Facts, out: Terminal) -> None:
     torn = f", {facts['torn']} torn" if facts["torn"] else ""
     mode = "lockstep" if facts["lockstep"] else "free-running"
     listed = len(facts["admission"]["keys"])

@@ -9,14 +9,15 @@ from itertools import product
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from shared_seed import collection, reference
 from shared_seed.collection import Request
+from shared_seed.errors import RecipeError
 from shared_seed.facts import FACTS, Facts
+from shared_seed.terminal import Terminal
 
-out = Console(highlight=False, markup=False)
+out = Terminal()
 
 TITLES = {
     "models": "models (download, and weights in memory by method, in GB)",
@@ -44,11 +45,13 @@ def recipes(
     `shared-seed recipes 'llama-3*/*/lora'`
     """
     if keys:
-        out.print(reference.markdown(), end="", markup=False, soft_wrap=True)
+        out.print(reference.markdown(), end="", soft_wrap=True)
         return
     found = {"names": _names(pattern)} if "/" in pattern else _parts(pattern)
+    if not any(found.values()):
+        raise RecipeError(f"no recipe or part of one is called {pattern!r}; `shared-seed recipes` lists all")
     if as_json:
-        out.print(json.dumps(found, indent=2), markup=False, soft_wrap=True)
+        out.print(json.dumps(found, indent=2), soft_wrap=True)
         return
     for kind, rows in found.items():
         if rows:
@@ -56,8 +59,6 @@ def recipes(
     if pattern == "*":
         count = math.prod(len(collection.names(kind)) for kind in collection.KINDS)
         out.print(f"any model goes with any task and method, {count} in all: shared-seed run MODEL/TASK/METHOD")
-    if not any(found.values()):
-        out.print(f"no recipe or part of one is called {pattern!r}; `shared-seed recipes` lists all", markup=False)
 
 
 def _parts(pattern: str) -> dict[str, list[dict[str, Any]]]:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from shared_seed import identity
 from shared_seed.swarm.answers import Supply
+from shared_seed.terminal import Terminal
 
 if TYPE_CHECKING:
     from shared_seed.relay import Relay
 
-err = Console(stderr=True, highlight=False, markup=False)
+err = Terminal(stderr=True)
 
 
 def relay(

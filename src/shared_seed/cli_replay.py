@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared_seed.errors import RecipeError
 from shared_seed.selection import Selection
+from shared_seed.terminal import Terminal
 
 if TYPE_CHECKING:
     from shared_seed.replay import Replayed, Tell
@@ -89,7 +89,7 @@ def bar(title: str) -> Iterator[Tell]:
     An error takes it away.
     """
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("messages"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, highlight=False)) as shown:
+    with Progress(*columns, TimeRemainingColumn(), console=Terminal(stderr=True)) as shown:
         task = shown.add_task(title, total=None)
         try:
             yield lambda done, total: shown.update(task, completed=done, total=total)
@@ -99,7 +99,7 @@ def bar(title: str) -> Iterator[Tell]:
 
 
 def _show(result: Replayed, selection: Selection, folder: Path | None, is_checked: bool) -> None:
-    out = Console(highlight=False, markup=False)
+    out = Terminal()
     out.print(f"digest    {result.digest}", soft_wrap=True)
     if is_checked:
         out.print("identical to the digest that the run stated at its end")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from shared_seed.terminal import Terminal
 
 
 def report(
@@ -30,8 +31,6 @@ def report(
     from shared_seed import report as reports  # Late: no other command needs templates.
 
     where = reports.write(path, to)
-    Console(highlight=False, markup=False).print(
-        f"report    {where} ({where.stat().st_size:,} bytes)", soft_wrap=True
-    )
+    Terminal().print(f"report    {where} ({where.stat().st_size:,} bytes)", soft_wrap=True)
     if show:
         webbrowser.open(where.resolve().as_uri())

@@ -24,6 +24,7 @@ from shared_seed.errors import ManifestMismatchError
 from shared_seed.identity import Key, verify
 from shared_seed.messages import as_float32
 from shared_seed.noise import MOST_TENSORS, Family
+from shared_seed.visible import cleaned
 
 LARGEST_PACKED = 4 << 20
 LARGEST_UNPACKED = 32 << 20
@@ -332,7 +333,7 @@ class Manifest(_Strict):
                     hint = "; load the same base model as the run" if name == "digest" else ""
                     raise ManifestMismatchError(
                         f"the {name} of trainable parameter {ours.name!r} differs: "
-                        f"ours {here!s}, theirs {there!s}{hint}"
+                        f"ours {here!s}, theirs {cleaned(str(there))}{hint}"
                     )
         raise ManifestMismatchError(
             f"the number of trainable parameters differs: ours {len(mine)}, theirs {len(theirs)}"

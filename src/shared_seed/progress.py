@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -22,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared_seed import clock
+from shared_seed.terminal import Terminal
 
 Event = dict[str, Any]
 Sink = Callable[[Event], None]
@@ -52,7 +52,7 @@ class Display:
     """Peers in a table over a bar of rounds; lines every few seconds where nobody watches."""
 
     def __init__(self, title: str) -> None:
-        self._console = Console(file=sys.stderr, highlight=False, markup=False)
+        self._console = Terminal(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
         self._rows: dict[str, _Row] = {}
         self._bar = Progress(

@@ -32,6 +32,7 @@ from shared_seed.messages import BODY, LARGEST, MOST_STREAMS, SMALLEST, Message,
 from shared_seed.proofs import FORK_KIND, LARGEST_PROOF, ORDER_KIND, Fork, Order
 from shared_seed.signed import SIGNED_KIND, Signed
 from shared_seed.swarm.pulses import PULSE_SIZE
+from shared_seed.visible import OBEYED
 
 CONTROL = 0x10
 HEARTBEAT = 0x11
@@ -53,7 +54,7 @@ MOST_MARKS = 1 << 16
 MOST_COUNT = (1 << 32) - 1
 """The largest number in most fields."""
 
-VISIBLE = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z"
+VISIBLE = rf"^[^{OBEYED}]*\Z"
 """What others may say that people get to see: no control characters, which terminals obey."""
 
 Name = Annotated[str, msgspec.Meta(max_length=64, pattern=VISIBLE)]
