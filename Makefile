@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 help:
 	@echo "make quickstart   set up, then three peers fine-tune a real model (ten to twenty minutes on 2 cores with bf16)"
 	@echo "make quick        the same in two to ten minutes"
-	@echo "make test         set up, then lint, type-check and test with coverage"
+	@echo "make test         set up, then lint, type-check, test with coverage, and two minutes of faults"
 	@echo "make install      set up only: everything goes into $(VENV)"
 	@echo "make browser      install headless Chromium for the tests, if there is none (as root from apt)"
 	@echo "make clean        remove $(VENV); run folders and the model cache stay"
@@ -50,6 +50,8 @@ test: lint
 	-@$(MAKE) --no-print-directory browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
 		--cov --cov-report term:skip-covered --durations 20
+	@# When nothing else runs: eight peers and two relays, killed, stopped, cut off and lied to (docs/faults.md).
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --minutes 2
 
 clean:
 	rm -rf $(VENV)

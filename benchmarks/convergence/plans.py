@@ -45,7 +45,7 @@ PLANS: dict[str, list[Spec]] = {
         replace(LANGUAGE, even=False),
         replace(LANGUAGE, only="*layers.[6-9].*|*layers.[12]?.*"),
         replace(LANGUAGE, only="*q_proj.weight|*k_proj.weight", even=False),
-        replace(LANGUAGE, promise=0.006),
+        replace(LANGUAGE, promise=0.005),
         replace(LANGUAGE, promise=0.02),
         replace(LANGUAGE, directions=1),
         replace(LANGUAGE, directions=8),
