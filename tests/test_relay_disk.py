@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from faulting.disk import files_of_at_most
-from shared_seed import clock, log
+from shared_seed import clock, history, log
+from shared_seed.admission import LABEL_SIZE, Introduction
 from shared_seed.errors import RefusedError
 from shared_seed.folder import LOG_NAME
 from shared_seed.identity import Key
 from shared_seed.log import Contents
-from shared_seed.relay import Relay, RelaySettings
+from shared_seed.messages import Stream
+from shared_seed.relay import STATED, Relay, RelaySettings
 from swarms import ANYWHERE, MANIFEST, OWNER, Swarms, Watched, has, meet, say
 
 ALICE, BOB = Key(b"\x01" * 32), Key(b"\x02" * 32)
@@ -64,6 +67,40 @@ def test_a_relay_goes_on_while_its_disk_is_full(tmp_path: Path, swarms: Swarms) 
     finally:
         relay.close()
     assert not log.read(path).torn
+
+
+def test_statements_that_hold_no_longer_fill_neither_disk_nor_memory(tmp_path: Path, swarms: Swarms) -> None:
+    few = MANIFEST.model_copy(update={"limits": MANIFEST.limits.model_copy(update={"streams_per_key": 4})})
+    settings = RelaySettings(listen=ANYWHERE, folder=tmp_path, most_bytes=160_000)
+    relay = Relay(settings, Contents(few, signature=few.sign(OWNER)), None)
+    path, label = tmp_path / LOG_NAME, itertools.count()
+
+    def flood(times: int) -> int:
+        """A peer names itself anew, again and again, and writes nothing; bytes that this takes in a log."""
+        guests = [Introduction(ALICE.public, next(label).to_bytes(LABEL_SIZE)) for _ in range(times)]
+        relay.swarm.ask(lambda p, now: [p.archive.introduce(guest) for guest in guests])
+        relay.step()
+        return sum(len(guest.encode()) for guest in guests)
+
+    try:
+        begun, told = path.stat().st_size, 0
+        for _ in range(20):
+            told += flood(50)
+            assert path.stat().st_size < begun + 2 * settings.most_bytes * STATED
+        assert told > 4 * settings.most_bytes * STATED
+        assert not relay.trouble
+        with files_of_at_most(path.stat().st_size):
+            for _ in range(20):
+                flood(50)
+            assert relay.trouble
+            assert len(relay._unwritten.statements) <= 60
+        flood(1)
+        assert not relay.trouble
+    finally:
+        relay.close()
+    archive = history.archive_of(log.read(path))
+    last = Introduction(ALICE.public, (next(label) - 1).to_bytes(LABEL_SIZE))
+    assert archive.introduction(Stream(last.peer(archive.run))) == last
 
 
 def test_a_relay_takes_up_no_run_of_another_owner(tmp_path: Path, swarms: Swarms) -> None:

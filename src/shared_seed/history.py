@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 from shared_seed.admission import Introduction
 from shared_seed.archive import Archive
@@ -12,7 +13,7 @@ from shared_seed.log import Contents
 from shared_seed.manifest import Manifest
 from shared_seed.messages import Message, Stream
 from shared_seed.proofs import Fork, Order
-from shared_seed.signed import Records, Signed, parts
+from shared_seed.signed import Records, Signed, Statement, parts
 
 _STREAM, _NUMBER = slice(1, 17), slice(17, 21)
 """Where an encoded message has its stream and its number."""
@@ -50,6 +51,18 @@ def restore(archive: Archive, contents: Contents, quietly: bool = False) -> None
                 archive.take()
     except (MessageError, RefusedError) as error:
         raise LogError(f"the gradient log does not hold a run that is whole: {error}; fetch it again") from error
+
+
+def standing(archive: Archive, statements: Iterable[Statement]) -> list[Statement]:
+    """Those statements that still hold: nothing that came later has overruled them or taken their place."""
+    kept: set[Statement] = {*archive.orders.values(), *archive.forks.values(), *archive.guests()}
+
+    def holds(statement: Statement) -> bool:
+        if statement in kept or not isinstance(statement, Introduction):
+            return statement in kept
+        return archive.introduction(Stream(statement.peer(archive.run))) == statement
+
+    return [statement for statement in statements if holds(statement)]
 
 
 def _introduce(archive: Archive, guest: Introduction) -> None:

@@ -31,6 +31,9 @@ GATHER = 0.05
 LOOK = 1.0
 """Seconds between two looks at what is new, where nothing is."""
 
+STATED = 1 / 16
+"""Of the log's limit, in statements, after which it is written anew with those that still hold."""
+
 RATE_WINDOW = 60.0
 """Seconds that rates are means over."""
 
@@ -105,6 +108,8 @@ class Relay:
         self.trouble = ""
         self.began = clock.now()
         self._unwritten = News()
+        self._signature = terms.signature
+        self._stated = sum(len(each.encode()) for each in logged.statements) if logged else 0
         self._log: RunLog | None = folder.open_log(settings.folder, terms, logged)
         archive = Archive(manifest) if logged is None else history.archive_of(logged)
         archive.hold_at_most(settings.most_messages)
@@ -171,14 +176,34 @@ class Relay:
             return
         try:
             self._log.append(self._unwritten.statements, self._unwritten.heard)
+            self._stated += sum(len(each.encode()) for each in self._unwritten.statements)
+            self._unwritten, self.trouble = News(), ""
+            if self._stated >= STATED * self.settings.most_bytes:
+                self._shrink(self._log)
         except LogError as error:
             self.trouble = str(error)
-        else:
-            self._unwritten, self.trouble = News(), ""
+            # Messages that wait are bounded, since the archive takes no more; statements that wait are as long as
+            # they hold.
+            waiting = self._unwritten.statements
+            self._unwritten.statements = self.swarm.ask(lambda p, now: history.standing(p.archive, waiting))
         if self.log_bytes >= self.settings.most_bytes or self.trouble:
             self.trouble = self.trouble or f"the log has reached its limit of {self.settings.most_bytes:,} bytes"
         most = 0 if self.trouble else self.settings.most_messages
         self.swarm.ask(lambda protocol, now: protocol.archive.hold_at_most(most))
+
+    def _shrink(self, run_log: RunLog) -> None:
+        """Write the log anew without statements that hold no longer: whoever is admitted can make ever new ones.
+
+        Raises:
+            LogError: there is no room; the log is as it was.
+        """
+        self._stated = 0  # If it fails, as many more are to come before it is tried again.
+
+        def everything(protocol: Protocol, now: float) -> Contents:
+            protocol.take()
+            return history.contents_of(protocol.archive, self.manifest, self._signature)
+
+        run_log.replace(self.swarm.ask(everything))
 
 
 def _check_owner(settings: RelaySettings, manifest: Manifest, where: str) -> None:
