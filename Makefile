@@ -3,16 +3,17 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests at a time. A file's tests stay together: what they set up once is costly.
+# Files of tests at a time in `make fast`. A file's tests stay together: what they set up once is costly.
 WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install browser quickstart quick test lint clean
+.PHONY: help install browser quickstart quick test fast lint clean
 
 help:
 	@echo "make quickstart   set up, then three peers fine-tune a real model (ten to twenty minutes on 2 cores with bf16)"
 	@echo "make quick        the same in two to ten minutes"
 	@echo "make test         set up, then lint, type-check, test with coverage, and two minutes of faults"
+	@echo "make fast         only the tests, two files at a time (WORKERS=2); on a busy machine a deadline may pass"
 	@echo "make install      set up only: everything goes into $(VENV)"
 	@echo "make browser      install headless Chromium for the tests, if there is none (as root from apt)"
 	@echo "make clean        remove $(VENV); run folders and the model cache stay"
@@ -48,10 +49,15 @@ lint: install
 test: lint
 	@# Where this fails, the tests that need a browser do, and say what to do.
 	-@$(MAKE) --no-print-directory browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
-		--cov --cov-report term:skip-covered --durations 20
+	rm -f .coverage .coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --durations 20
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
 	@# When nothing else runs: eight peers and two relays, killed, stopped, cut off and lied to (docs/faults.md).
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --minutes 2
+
+fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 clean:
 	rm -rf $(VENV)

@@ -165,7 +165,7 @@ def test_a_model_trains_an_adapter_and_replays(home: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "opt-350m", "opt-6.7b"])
 def test_a_base_of_4_bits_trains_an_adapter_and_replays(home: Path, name: str) -> None:
     assert_replays(home, trained(home, name, "lora-4bit"))
-    recipe = Request(str(home / "recipe.yaml")).find().recipe
+    recipe = Request(str(home / "recipe.yaml"), ("training.steps=2",)).find().recipe
     model, _ = load(recipe.model, recipe.lora, 0, "4bit")
     layer = model.get_base_model().get_decoder().layers[0].self_attn
     assert layer.k_proj.weight.dtype is torch.uint8

@@ -7,6 +7,7 @@ it can instead.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -270,7 +271,8 @@ def _remove_leftovers() -> None:
     """Remove the namespaces of runners that were killed before they could."""
     for path in Path("/run/netns").glob("faults-*-*"):
         if not Path("/proc", path.name.split("-")[1]).exists():
-            _ip("netns", "del", path.name)
+            with contextlib.suppress(CannotError):  # Another runner may have been first.
+                _ip("netns", "del", path.name)
 
 
 def network(kind: str, peers: int, relays: int, control: Path) -> Network:
