@@ -103,6 +103,27 @@ def test_statements_that_hold_no_longer_fill_neither_disk_nor_memory(tmp_path: P
     assert archive.introduction(Stream(last.peer(archive.run))) == last
 
 
+def test_what_comes_while_a_log_cannot_be_written_anew_is_appended(tmp_path: Path, swarms: Swarms) -> None:
+    relay = Relay(
+        RelaySettings(listen=ANYWHERE, folder=tmp_path), Contents(MANIFEST, signature=MANIFEST.sign(OWNER)), None
+    )
+    try:
+        assert relay.swarm.address is not None
+        assert relay._log is not None
+        alice = swarms.start(Watched("a"), ALICE, None, relay.swarm.address)
+        meet(alice)
+        say(alice, 5)
+        assert relay.swarm.wait(has(5), 10)
+        with files_of_at_most(10):
+            relay._shrink(relay._log)
+        assert len(log.read(tmp_path / LOG_NAME).signed) == 0
+        relay.step()
+        assert not relay.trouble
+        assert len(log.read(tmp_path / LOG_NAME).signed) == 5
+    finally:
+        relay.close()
+
+
 def test_a_relay_takes_up_no_run_of_another_owner(tmp_path: Path, swarms: Swarms) -> None:
     _, where = swarms.listener(Watched("a"), ALICE)
     owners = frozenset({BOB.public})

@@ -7,6 +7,7 @@ may dial relays.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -177,15 +178,16 @@ class Relay:
         try:
             self._log.append(self._unwritten.statements, self._unwritten.heard)
             self._stated += sum(len(each.encode()) for each in self._unwritten.statements)
-            self._unwritten, self.trouble = News(), ""
-            if self._stated >= STATED * self.settings.most_bytes:
-                self._shrink(self._log)
         except LogError as error:
             self.trouble = str(error)
             # Messages that wait are bounded, since the archive takes no more; statements that wait are as long as
             # they hold.
             waiting = self._unwritten.statements
             self._unwritten.statements = self.swarm.ask(lambda p, now: history.standing(p.archive, waiting))
+        else:
+            self._unwritten, self.trouble = News(), ""
+            if self._stated >= STATED * self.settings.most_bytes:
+                self._shrink(self._log)
         if self.log_bytes >= self.settings.most_bytes or self.trouble:
             self.trouble = self.trouble or f"the log has reached its limit of {self.settings.most_bytes:,} bytes"
         most = 0 if self.trouble else self.settings.most_messages
@@ -194,16 +196,15 @@ class Relay:
     def _shrink(self, run_log: RunLog) -> None:
         """Write the log anew without statements that hold no longer: whoever is admitted can make ever new ones.
 
-        Raises:
-            LogError: there is no room; the log is as it was.
+        Where there is no room for that, the log goes on as it was, until as many more have come.
         """
-        self._stated = 0  # If it fails, as many more are to come before it is tried again.
-
-        def everything(protocol: Protocol, now: float) -> Contents:
-            protocol.take()
-            return history.contents_of(protocol.archive, self.manifest, self._signature)
-
-        run_log.replace(self.swarm.ask(everything))
+        self._stated = 0
+        self._unwritten, contents = self.swarm.ask(
+            lambda p, now: (p.take(), history.contents_of(p.archive, self.manifest, self._signature))
+        )
+        with contextlib.suppress(LogError):
+            run_log.replace(contents)
+            self._unwritten = News()  # It is in the contents.
 
 
 def _check_owner(settings: RelaySettings, manifest: Manifest, where: str) -> None:
