@@ -57,7 +57,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --minutes 2
 
 fast: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --override-ini timeout=600
 
 clean:
 	rm -rf $(VENV)

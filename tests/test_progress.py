@@ -26,23 +26,25 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
-def test_the_command_to_join_with_stands_on_one_line(
-    kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+@pytest.fixture(params=[io.StringIO, Terminal])
+def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """To be put in place of standard error by the test itself: a file, or a terminal of 200 columns."""
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", shown := kind())
+    stream: io.StringIO = request.param()
+    return stream
+
+
+def test_the_command_to_join_with_stands_on_one_line(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys, "stderr", shown)
     with Display("a title") as display:
         display.show("peer 1", {"event": "status", "text": "waiting for peers", "command": COMMAND})
     assert f"peer 1: waiting for peers; join with: {COMMAND}\n" in shown.getvalue()
 
 
-@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
-def test_words_of_others_are_shown_as_letters(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", shown := kind())
+def test_words_of_others_are_shown_as_letters(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", shown)
     with Display("a [red]title[/nothing]") as display:
         display.show("[/peer]", {"event": "status", "text": "loading [data]"})
         display.show("[/peer]", {"event": "fault", "text": "[/] of [b]"})
@@ -54,13 +56,8 @@ OBEYED = "\x1b]0;gone\x07\x9b31m\r\u202e"
 """A new title, red, a line begun again, and letters turned round."""
 
 
-@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
-def test_what_a_terminal_would_obey_is_not_printed(
-    kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", shown := kind())
+def test_what_a_terminal_would_obey_is_not_printed(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", shown)
     with Display(f"a {OBEYED}title") as display:
         display.show(f"peer{OBEYED}", {"event": "status", "text": f"loading{OBEYED} data"})
         display.show(f"peer{OBEYED}", {"event": "fault", "text": f"fault{OBEYED} of somebody"})
@@ -69,7 +66,7 @@ def test_what_a_terminal_would_obey_is_not_printed(
         assert words in said
     assert not set("\x07\x9b\u202e") & set(said)
     assert "\x1b]0;" not in said
-    assert kind is Terminal or not set("\x1b\r") & set(said)
+    assert isinstance(shown, Terminal) or not set("\x1b\r") & set(said)
 
 
 def test_a_table_of_a_terminal_stays_in_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from shared_seed import log
+from shared_seed.cli_replay import bar
 from shared_seed.folder import LOG_NAME
 from shared_seed.messages import Stream
 from shared_seed.terminal import Terminal
@@ -65,10 +65,8 @@ def audit(
 
     options = audits.Options(share=share, seed=seed, tolerance=tolerance, base=base, public=public, rows=rows)
     contents = log.read(path / LOG_NAME if path.is_dir() else path)
-    columns = (TextColumn("auditing"), BarColumn(), MofNCompleteColumn(), TextColumn("messages"))
-    with Progress(*columns, TimeRemainingColumn(), console=Terminal(stderr=True)) as bar:
-        task = bar.add_task("audit", total=None)
-        found = audits.audit(contents, options, lambda done, total: bar.update(task, completed=done, total=total))
+    with bar("auditing") as tell:
+        found = audits.audit(contents, options, tell)
     if as_json:
         sys.stdout.write(json.dumps(as_dict(found)) + "\n")
     else:

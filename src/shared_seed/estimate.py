@@ -65,9 +65,8 @@ class Memory:
         """Estimate a recipe's, for a transformers model that may be on the meta device."""
         quantised = _quantised(model, recipe)
         weights = sum(_kept(p, id(p) in quantised, recipe) for p in model.parameters())
-        return cls(
-            int(weights), _casts(model, recipe), _activations(model, recipe), (peak_memory() or 0) + KERNELS
-        )
+        libraries = (peak_memory() or 0) + KERNELS
+        return cls(int(weights), _casts(model, recipe), _activations(model, recipe), libraries)
 
 
 def _quantised(model: Any, recipe: Recipe) -> set[int]:

@@ -57,12 +57,10 @@ def standing(archive: Archive, statements: Iterable[Statement]) -> list[Statemen
     """Those statements that still hold: nothing that came later has overruled them or taken their place."""
     kept: set[Statement] = {*archive.orders.values(), *archive.forks.values(), *archive.guests()}
 
-    def holds(statement: Statement) -> bool:
-        if statement in kept or not isinstance(statement, Introduction):
-            return statement in kept
-        return archive.introduction(Stream(statement.peer(archive.run))) == statement
+    def is_known(said: Statement) -> bool:
+        return isinstance(said, Introduction) and archive.introduction(Stream(said.peer(archive.run))) == said
 
-    return [statement for statement in statements if holds(statement)]
+    return [said for said in statements if said in kept or is_known(said)]
 
 
 def _introduce(archive: Archive, guest: Introduction) -> None:

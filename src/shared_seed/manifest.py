@@ -124,13 +124,22 @@ class TensorSpec(_Strict):
         return Family(value) if isinstance(value, str) else value
 
 
+STREAMS_PER_KEY, MOST_STREAMS_PER_KEY = 1024, 65535
+"""Streams that count of one key, where nothing else is said, and at most."""
+
+BYTES_PER_SECOND = 1_000_000
+"""What one key may send into one node, where nothing else is said."""
+
+LEAST_BYTES_PER_SECOND, BYTES_PER_SECOND_END = 1000, 1 << 48
+
+
 class Limits(_Strict):
     """What a message may ask for."""
 
     learning_rate: float = Field(gt=0)
     samples_per_message: int = Field(ge=1, le=255)
-    streams_per_key: int = Field(default=1024, ge=1, le=65535)
-    bytes_per_second: int = Field(default=1_000_000, ge=1000, lt=1 << 48)
+    streams_per_key: int = Field(default=STREAMS_PER_KEY, ge=1, le=MOST_STREAMS_PER_KEY)
+    bytes_per_second: int = Field(default=BYTES_PER_SECOND, ge=LEAST_BYTES_PER_SECOND, lt=BYTES_PER_SECOND_END)
     """What one key may send into one node."""
 
 

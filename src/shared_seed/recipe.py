@@ -14,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from shared_seed import identity
 from shared_seed.errors import RecipeError
 from shared_seed.grid import check_epsilon
-from shared_seed.manifest import MOST_KEYS, Admission
+from shared_seed.manifest import (
+    BYTES_PER_SECOND,
+    BYTES_PER_SECOND_END,
+    LEAST_BYTES_PER_SECOND,
+    MOST_KEYS,
+    MOST_STREAMS_PER_KEY,
+    STREAMS_PER_KEY,
+    Admission,
+)
 from shared_seed.messages import MOST_CODES
 from shared_seed.rate import PROMISE
 from shared_seed.task import KINDS, Task
@@ -131,10 +139,16 @@ class SwarmSection(_Section):
         default=MOST_CODES, ge=1, le=MOST_CODES, description="messages with more samples are refused"
     )
     streams_per_key: int = Field(
-        default=1024, ge=1, le=65535, description="streams that count of one key; each start of a peer begins one"
+        default=STREAMS_PER_KEY,
+        ge=1,
+        le=MOST_STREAMS_PER_KEY,
+        description="streams that count of one key; each start of a peer begins one",
     )
     bytes_per_second: int = Field(
-        default=1_000_000, ge=1000, lt=1 << 48, description="what one key sends into one node beyond is dropped"
+        default=BYTES_PER_SECOND,
+        ge=LEAST_BYTES_PER_SECOND,
+        lt=BYTES_PER_SECOND_END,
+        description="what one key sends into one node beyond is dropped",
     )
 
     @field_validator("keys")

@@ -12,7 +12,14 @@ from typing import Any, Literal
 from shared_seed.admission import Invite
 from shared_seed.errors import RecipeError
 from shared_seed.grid import check_epsilon
-from shared_seed.manifest import Admission
+from shared_seed.manifest import (
+    BYTES_PER_SECOND,
+    BYTES_PER_SECOND_END,
+    LEAST_BYTES_PER_SECOND,
+    MOST_STREAMS_PER_KEY,
+    STREAMS_PER_KEY,
+    Admission,
+)
 from shared_seed.messages import MOST_CODES
 from shared_seed.rate import PROMISE
 
@@ -74,8 +81,8 @@ class Settings:
     start_with: int = 1
     most_learning_rate: float = 1.0
     most_samples: int = MOST_CODES
-    streams_per_key: int = 1024
-    bytes_per_second: int = 1_000_000
+    streams_per_key: int = STREAMS_PER_KEY
+    bytes_per_second: int = BYTES_PER_SECOND
     promise: float | None = None
     directions: int = 1
     schedule: Literal["constant", "linear"] = "constant"
@@ -98,11 +105,13 @@ class Settings:
             raise RecipeError(f"peer name {self.name!r} must have 1 to 64 characters")
         if not self.name.isprintable():
             raise RecipeError(f"peer name {self.name!r} must have no control characters, which others would see")
-        for name, most in (("most_samples", MOST_CODES), ("streams_per_key", 65535)):
+        for name, most in (("most_samples", MOST_CODES), ("streams_per_key", MOST_STREAMS_PER_KEY)):
             if not 1 <= getattr(self, name) <= most:
                 raise RecipeError(f"{name} is {getattr(self, name)!r}; expected 1 to {most}")
-        if not 1000 <= self.bytes_per_second < 1 << 48:
-            raise RecipeError(f"bytes_per_second is {self.bytes_per_second!r}; expected at least 1000")
+        if not LEAST_BYTES_PER_SECOND <= self.bytes_per_second < BYTES_PER_SECOND_END:
+            raise RecipeError(
+                f"bytes_per_second is {self.bytes_per_second!r}; expected at least {LEAST_BYTES_PER_SECOND}"
+            )
         if not 1 <= self.directions <= MOST_CODES:
             raise RecipeError(f"directions is {self.directions!r}; expected 1 to {MOST_CODES}")
         if self.schedule not in ("constant", "linear"):
