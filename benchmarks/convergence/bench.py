@@ -37,6 +37,7 @@ class Bench:
     words: list[int] | None
     """Tokens of the labels for a language model, None for a classification head."""
     padding: int
+    temperature: float = 1.0
 
     def batch(self, features: Sequence[Feature]) -> tuple[dict[str, Any], Tensor]:
         """Inputs padded on the left for a language model, else on the right; labels int64 [rows]."""
@@ -58,8 +59,8 @@ class Bench:
         return logits[:, -1, self.words].float() if self.words else logits.float()
 
     def loss(self, batch: tuple[dict[str, Any], Tensor]) -> Tensor:
-        """Mean cross-entropy among the labels."""
-        return nn.functional.cross_entropy(self.logits(batch[0]), batch[1])
+        """Mean cross-entropy among the labels, at the temperature that is trained with."""
+        return self.temperature * nn.functional.cross_entropy(self.logits(batch[0]) / self.temperature, batch[1])
 
     def score(self, rows: int = 32) -> Score:
         """On all test features."""
@@ -106,7 +107,7 @@ def minilm(spec: Spec) -> Bench:
         return [(tokens, label) for tokens, (_, label) in zip(ids, rows, strict=True)]
 
     train, test = _short(spec, features(found.train)), _short(spec, features(found.test))
-    return Bench(model.eval(), train, test[: spec.test_rows], None, tokenizer.pad_token_id)
+    return Bench(model.eval(), train, test[: spec.test_rows], None, tokenizer.pad_token_id, spec.temperature)
 
 
 def smollm2(spec: Spec) -> Bench:
@@ -129,7 +130,8 @@ def smollm2(spec: Spec) -> Bench:
 
     first = [tokens(word)[0] for word in words]
     train, test = _short(spec, features(found.train)), _short(spec, features(found.test))
-    return Bench(model.eval(), train, test[: spec.test_rows], first, tokenizer.pad_token_id or 0)
+    padding = tokenizer.pad_token_id or 0
+    return Bench(model.eval(), train, test[: spec.test_rows], first, padding, spec.temperature)
 
 
 MODELS = {"minilm": minilm, "smollm2": smollm2}
