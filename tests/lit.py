@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import models
 from recorder import Recorder as Recorder
-from shared_seed.settings import Settings
 from shared_seed.weights import Weights
+from told import as_told
 
-ALONE = Settings(number=0)
+ALONE = as_told(number=0)
 """With a number, a run is the same every time."""
 
 

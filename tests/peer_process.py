@@ -15,8 +15,8 @@ from torch import nn
 
 from shared_seed.errors import SharedSeedError
 from shared_seed.session import Session
-from shared_seed.settings import Settings
 from shared_seed.training import Training
+from told import as_told
 
 
 def small_model(seed: int = 0) -> nn.Module:
@@ -45,7 +45,7 @@ def say(**event: object) -> None:
 def train(options: argparse.Namespace) -> None:
     model = small_model(options.model_seed)
     inputs, labels = data()
-    settings = Settings(
+    settings = as_told(
         epsilon=2.0**-10,
         lockstep=not options.free,
         aggregation=options.aggregation,

@@ -402,8 +402,9 @@ def test_messages_louder_than_their_own_gradients_allow_break_a_promise(home: Pa
     honest, loud = [], []
     for number, code in enumerate(codes):
         rate.note([code])
-        honest.append(Message(stream(1), number, number, as_float32(rate.value()), bytes([code])))
-        loud.append(Message(stream(2), number, number, as_float32((number + 2.5) * rate.value()), bytes([code])))
+        far, near = rate.value(9.0), rate.value(0.5)
+        honest.append(Message(stream(1), number, number, as_float32(far), bytes([code])))
+        loud.append(Message(stream(2), number, number, as_float32((number + 6.5) * near), bytes([code])))
     assert breaks([*honest, *loud], terms) == {stream(1): 0, stream(2): 2}
 
 

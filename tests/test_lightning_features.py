@@ -31,8 +31,8 @@ from lit import (
 )
 from shared_seed.errors import ModelError
 from shared_seed.integrations.lightning import SharedSeedStrategy
-from shared_seed.settings import Settings
 from shared_seed.weights import Weights
+from told import as_told
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -75,13 +75,14 @@ def test_unused_moments_are_told_in_one_line(tmp_path: Path, said: Any) -> None:
     module = Optimized(lambda m: torch.optim.AdamW(m.parameters(), lr=1e-3, weight_decay=0))
     trainer_of(tmp_path, "shared_seed").fit(module, batches())
     (line,) = set(said().splitlines())
-    assert (
-        line == "shared-seed uses AdamW's learning rate and schedule; its moments are not used and take no memory"
+    assert line == (
+        "shared-seed finds the learning rate, and takes AdamW's as its schedule; its moments are not used and "
+        "take no memory; Settings(promise=None) goes by AdamW's own rate"
     )
 
 
 def test_plain_sgd_needs_no_notice(tmp_path: Path, said: Any) -> None:
-    trainer_of(tmp_path, "shared_seed").fit(Module(), batches())
+    trainer_of(tmp_path, SharedSeedStrategy(as_told())).fit(Module(), batches())
     assert said() == ""
 
 
@@ -176,7 +177,7 @@ def test_what_is_trained_may_not_change_under_a_run_with_a_log(tmp_path: Path) -
             if batch_idx == 2:
                 module.model[0].weight.requires_grad_(False)
 
-    strategy = SharedSeedStrategy(Settings(folder=tmp_path / "run"))
+    strategy = SharedSeedStrategy(as_told(folder=tmp_path / "run"))
     with pytest.raises(ModelError, match="has changed during a run that other peers or a log share"):
         trainer_of(tmp_path, strategy, callbacks=[Freezing()]).fit(Module(), batches())
 
@@ -233,7 +234,7 @@ def test_a_reward_that_has_no_gradient_is_maximised(tmp_path: Path) -> None:
         return rewards[-1]
 
     module, recorder = Measured(), Recorder()
-    strategy = SharedSeedStrategy(Settings(epsilon=2.0**-3), reward=accuracy, on_step=recorder)
+    strategy = SharedSeedStrategy(as_told(epsilon=2.0**-3), reward=accuracy, on_step=recorder)
     trainer = trainer_of(tmp_path, strategy, max_steps=150, max_epochs=-1)
     trainer.fit(module, batches(size=64))
     assert sum(rewards[-20:]) / 20 > sum(rewards[:20]) / 20 + 0.15
@@ -325,8 +326,8 @@ def test_detect_anomaly_stops_at_a_loss_that_is_not_finite(tmp_path: Path) -> No
 
 
 def test_join_and_listen_are_shorthands_of_the_settings() -> None:
-    strategy = SharedSeedStrategy(Settings(name="me"), join="tcp://there:5555", listen="tcp://127.0.0.1:5555")
-    assert strategy.settings == Settings(name="me", join=("tcp://there:5555",), listen="tcp://127.0.0.1:5555")
+    strategy = SharedSeedStrategy(as_told(name="me"), join="tcp://there:5555", listen="tcp://127.0.0.1:5555")
+    assert strategy.settings == as_told(name="me", join=("tcp://there:5555",), listen="tcp://127.0.0.1:5555")
     assert SharedSeedStrategy(join=["tcp://a:1", "tcp://b:2"]).settings.join == ("tcp://a:1", "tcp://b:2")
 
 

@@ -36,6 +36,7 @@ from shared_seed.integrations.lightning import SharedSeedStrategy
 from shared_seed.rate import Rate
 from shared_seed.settings import Settings
 from shared_seed.weights import Weights
+from told import as_told
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -50,7 +51,7 @@ def test_the_loss_goes_down_without_gradients_or_optimizer_state(
 ) -> None:
     module = Module(convolutional() if kind == "images" else None, rate, optimizer)
     recorder = Recorder()
-    strategy = SharedSeedStrategy(Settings(number=0), on_step=recorder)
+    strategy = SharedSeedStrategy(as_told(number=0), on_step=recorder)
     trainer = trainer_of(tmp_path, strategy, max_steps=steps)
     trainer.fit(module, batches(images() if kind == "images" else table()))
     assert len(recorder.steps) == steps == trainer.global_step
@@ -75,7 +76,7 @@ def test_the_strategy_is_known_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("accumulated", [1, 4])
 def test_accumulated_batches_are_one_message_of_their_mean(tmp_path: Path, accumulated: int) -> None:
     module, recorder = Module(rate=0.0), Recorder()
-    strategy = SharedSeedStrategy(Settings(epsilon=2.0**-12, number=0), on_step=recorder)
+    strategy = SharedSeedStrategy(as_told(epsilon=2.0**-12, number=0), on_step=recorder)
     size = 64 // accumulated
     trainer_of(tmp_path, strategy, max_steps=1, accumulate_grad_batches=accumulated).fit(
         module, batches(size=size)
@@ -173,7 +174,7 @@ def test_a_promise_finds_the_learning_rate_and_the_scheduler_gives_its_shape(tmp
     expected = []
     for step, message in enumerate(log.read(tmp_path / "run" / LOG_NAME).messages):
         followed.note(message.codes)
-        expected.append(0.5**step * followed.value())
+        expected.append(0.5**step * followed.value(0.5))
     assert [step.learning_rate for step in recorder.steps] == pytest.approx(expected)
 
 
@@ -313,7 +314,7 @@ def test_several_optimizers_are_refused(tmp_path: Path) -> None:
 
 def test_bf16_mixed_trains_float32_weights(tmp_path: Path) -> None:
     module, recorder = Module(), Recorder()
-    strategy = SharedSeedStrategy(Settings(epsilon=2.0**-6, number=0), on_step=recorder)
+    strategy = SharedSeedStrategy(as_told(epsilon=2.0**-6, number=0), on_step=recorder)
     trainer_of(tmp_path, strategy, max_steps=150, precision="bf16-mixed").fit(module, batches())
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert sum(recorder.losses[-10:]) / 10 < 0.7 * recorder.losses[0]
@@ -324,7 +325,7 @@ def test_bf16_mixed_trains_float32_weights(tmp_path: Path) -> None:
 def test_bf16_mixed_measures_what_copies_with_moved_weights_have(tmp_path: Path) -> None:
     module, recorder = Module(convolutional(), rate=0.0), Recorder()
     epsilon = 2.0**-5
-    strategy = SharedSeedStrategy(Settings(epsilon=epsilon, number=0), on_step=recorder)
+    strategy = SharedSeedStrategy(as_told(epsilon=epsilon, number=0), on_step=recorder)
 
     class Evaluating(Callback):
         def on_train_batch_start(self, trainer: Any, module: Any, *args: Any) -> None:
@@ -334,7 +335,7 @@ def test_bf16_mixed_measures_what_copies_with_moved_weights_have(tmp_path: Path)
     trainer.fit(module, DataLoader(images(), 32))
     plain = Recorder()
     again = Module(copy.deepcopy(module.model).train(), rate=0.0)
-    strategy = SharedSeedStrategy(Settings(epsilon=epsilon, number=0), on_step=plain)
+    strategy = SharedSeedStrategy(as_told(epsilon=epsilon, number=0), on_step=plain)
     trainer_of(tmp_path, strategy, max_steps=12, callbacks=[Evaluating()]).fit(again, DataLoader(images(), 32))
     exact = torch.tensor([step.gradient for step in plain.steps])
     found = torch.tensor([step.gradient for step in recorder.steps])
@@ -380,7 +381,7 @@ def test_testing_and_predicting_need_no_session(tmp_path: Path) -> None:
 def test_the_log_gives_the_trained_weights_again(tmp_path: Path, root: str) -> None:
     module = Module(convolutional())
     base = copy.deepcopy(module)
-    strategy = SharedSeedStrategy(Settings(folder=tmp_path / "run", number=0), root=root)
+    strategy = SharedSeedStrategy(as_told(folder=tmp_path / "run", number=0), root=root)
     trainer_of(tmp_path, strategy, max_steps=6, accumulate_grad_batches=2).fit(module, batches(images(), 4))
     contents = log.read(tmp_path / "run" / LOG_NAME)
     replica = replay.rebuild(base.get_submodule(root), contents)

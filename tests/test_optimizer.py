@@ -95,11 +95,20 @@ def test_unused_moments_are_told(kind: Any, arguments: dict[str, Any], said: str
     assert "moments are not used and take no memory" in notice
 
 
+@pytest.mark.parametrize(("kind", "about_moments"), [(AdamW, True), (SGD, False)])
+def test_a_rate_that_is_found_is_told(kind: Any, about_moments: bool) -> None:
+    trained = model()
+    (notice,) = Groups.of(kind(trained.parameters(), lr=1e-3, weight_decay=0), trained, 10, found=True).notices
+    assert f"finds the learning rate, and takes {kind.__name__}'s as its schedule" in notice
+    assert f"Settings(promise=None) goes by {kind.__name__}'s own rate" in notice
+    assert ("moments are not used" in notice) == about_moments
+
+
 def test_weight_decay_that_hardly_shrinks_is_left_out_and_told() -> None:
     trained = model()
     groups = Groups.of(AdamW(trained.parameters(), lr=1e-5), trained, 1000)
     assert groups.decays == {}
-    assert "over all 1000 steps it would shrink the weights by only 0.01 %" in groups.notices[1]
+    assert "would shrink the weights by only 0.01 % over all 1000 steps" in groups.notices[1]
 
 
 def test_weight_decay_that_matters_is_by_parameter_and_told() -> None:

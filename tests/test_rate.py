@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from shared_seed import codec
 from shared_seed.errors import RecipeError
 from shared_seed.messages import Message, Stream
+from shared_seed.optimizer import Groups
 from shared_seed.rate import WINDOW, Rate
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.training import Training
+from told import as_told
 
 EPSILON = 2.0**-8
 STREAM = Stream(b"twelve bytes", 3)
@@ -29,29 +31,36 @@ def rate(promise: float = 0.006, scale_exponent: int = 0) -> Rate:
     return Rate(promise, EPSILON, scale_exponent)
 
 
-@given(CODES, st.integers(-8, 8), st.floats(1e-6, 1.0))
+@given(CODES, st.integers(-8, 8), st.floats(1e-6, 1.0), st.floats(min_value=-1.0))
 def test_it_promises_what_was_asked_for_and_goes_no_further_than_the_probe(
-    codes: list[int], scale: int, promise: float
+    codes: list[int], scale: int, promise: float, loss: float
 ) -> None:
     followed = rate(promise, scale)
     followed.note(codes)
     known = [Fraction(codec.decode(c, scale)) for c in codes if not codec.is_abstention(c)][-WINDOW:]
     square = sum(g * g for g in known) * (1 + Fraction(8, max(1, len(known)))) / max(1, len(known))
     if square == 0:
-        assert followed.value() == 0
+        assert followed.value(loss) == 0
         return
-    promised, gone = followed.value() * float(square), followed.value() * math.sqrt(square)
-    assert promised <= promise * (1 + 1e-9)
+    far = promise * min(4.0, max(1.0, loss))
+    promised, gone = followed.value(loss) * float(square), followed.value(loss) * math.sqrt(square)
+    assert promised <= far * (1 + 1e-9)
     assert gone <= EPSILON * (1 + 1e-9)
-    assert promised == pytest.approx(promise) or gone == pytest.approx(EPSILON)
+    assert promised == pytest.approx(far) or gone == pytest.approx(EPSILON)
+
+
+def test_a_loss_that_is_unknown_promises_no_more() -> None:
+    followed = rate()
+    followed.note([codec.encode(64.0)])
+    assert 3 * followed.value(math.nan) == 3 * followed.value(1.0) == pytest.approx(followed.value(3.0))
 
 
 def test_gradients_twice_as_large_halve_the_probe_or_quarter_the_promise() -> None:
     large, larger, small, smaller = rate(), rate(), rate(), rate()
     for followed, gradient in ((large, 32.0), (larger, 64.0), (small, 0.5), (smaller, 0.25)):
         followed.note([codec.encode(gradient)])
-    assert large.value() == pytest.approx(4 * larger.value()) == pytest.approx(0.006 / 32**2 / 9)
-    assert 2 * small.value() == pytest.approx(smaller.value()) == pytest.approx(EPSILON / 0.25 / 3)
+    assert large.value(0.5) == pytest.approx(4 * larger.value(0.5)) == pytest.approx(0.006 / 32**2 / 9)
+    assert 2 * small.value(0.5) == pytest.approx(smaller.value(0.5)) == pytest.approx(EPSILON / 0.25 / 3)
 
 
 @given(st.lists(CODES.filter(bool), min_size=1, max_size=60), st.data())
@@ -72,7 +81,7 @@ def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(steps: list[list[i
         going.note(codes)
     resumed.note(b"\x40")
     resumed.resume(data.draw(st.permutations(messages + others)), STREAM, until)
-    assert resumed.value() == going.value()
+    assert resumed.value(0.5) == going.value(0.5)
 
 
 class Bowl(nn.Module):
@@ -108,7 +117,7 @@ def test_a_session_that_resumes_takes_the_same_steps(tmp_path: Path) -> None:
         folder = tmp_path / str(len(stops))
         for end in stops:
             model = Bowl(1.0)
-            settings = Settings(promise=0.006, folder=folder, number=0)
+            settings = Settings(promise=0.006, directions=1, folder=folder, number=0)
             session = Session.open(model, settings, Training(rounds=12))
             session.begin()
             while session.round < end:
@@ -127,7 +136,7 @@ def test_a_schedule_goes_by_the_rounds_of_the_run_and_not_of_the_process(tmp_pat
     rates: list[float] = []
     for end in (3, 8):
         model = Bowl(1.0)
-        settings = Settings(schedule="linear", folder=tmp_path, number=0)
+        settings = as_told(schedule="linear", folder=tmp_path, number=0)
         session = Session.open(model, settings, Training(rounds=8))
         session.begin()
         while session.round < end:
@@ -135,6 +144,27 @@ def test_a_schedule_goes_by_the_rounds_of_the_run_and_not_of_the_process(tmp_pat
             rates.append(session.step(0.5).learning_rate)
         session.close()
     assert rates == [0.5 * (1 - round_ / 8) for round_ in range(8)]
+
+
+def test_a_schedule_that_rises_stays_at_what_was_found() -> None:
+    model = Bowl(1.0)
+    model.values.requires_grad_(True)
+    optimizer = torch.optim.SGD([model.values], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=30, div_factor=25)
+    groups = Groups.of(optimizer, model, 30)
+    session = Session.open(model, Settings(directions=1), Training(rounds=30, groups=groups))
+    session.begin()
+    followed, parts = Rate(0.01, EPSILON, 0), []
+    for number in range(30):
+        session.measure(model.loss)
+        report = session.step(groups.learning_rate(optimizer))
+        followed.note(next(m.codes for m in session.protocol.archive if m.number == number))
+        parts.append(report.learning_rate / followed.value(report.loss))
+        optimizer.step()
+        schedule.step()
+    session.close()
+    assert parts[:20] == pytest.approx([1.0] * 20)
+    assert parts[-1] < 1e-3
 
 
 def test_several_directions_of_a_batch_are_so_many_bytes_of_a_message() -> None:

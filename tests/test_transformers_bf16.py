@@ -16,8 +16,8 @@ import models
 from shared_seed.errors import LogError
 from shared_seed.integrations.transformers import SharedSeedCallback
 from shared_seed.notices import COARSE
-from shared_seed.settings import Settings
 from shared_seed.snapshot import LOW_NAME, Snapshot
+from told import as_told
 from trainers import ALONE, Freezing, Recorder, assert_left_alone, on_grid, trainer_of
 
 EVERY = {"save_strategy": "steps", "save_steps": 3, "max_steps": 9, "gradient_accumulation_steps": 2}
@@ -34,7 +34,7 @@ def checkpoint(folder: Path, step: int) -> Path:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_the_loss_goes_down(tmp_path: Path, autocast: bool) -> None:
     recorder = Recorder()
-    callback = SharedSeedCallback(Settings(epsilon=2.0**-6, number=0), on_step=recorder)
+    callback = SharedSeedCallback(as_told(epsilon=2.0**-6, number=0), on_step=recorder)
     trainer = trainer_of(
         tmp_path, models.llama().bfloat16(), callback, max_steps=120, learning_rate=5e-3, bf16=autocast
     )

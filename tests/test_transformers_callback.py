@@ -18,6 +18,7 @@ from shared_seed.errors import LogError, ManifestMismatchError
 from shared_seed.folder import LOG_NAME
 from shared_seed.integrations.transformers import SharedSeedCallback
 from shared_seed.settings import Settings
+from told import as_told
 from trainers import ALONE, Recorder, Rows, assert_left_alone, on_grid, rows, token_mean, trainer_of, uneven_rows
 
 
@@ -27,7 +28,7 @@ def test_the_loss_goes_down_without_gradients_or_optimizer_state(
     tmp_path: Path, build: Callable[[], Any], rate: float, optimizer: str
 ) -> None:
     recorder = Recorder()
-    callback = SharedSeedCallback(Settings(number=0), on_step=recorder)
+    callback = SharedSeedCallback(as_told(number=0), on_step=recorder)
     trainer = trainer_of(tmp_path, build(), callback, max_steps=120, learning_rate=rate, optim=optimizer)
     result = trainer.train()
     assert len(recorder.steps) == 120
@@ -57,7 +58,7 @@ def test_a_promise_finds_the_learning_rate_whatever_the_trainer_says(tmp_path: P
 def test_the_log_gives_the_trained_weights_again(tmp_path: Path, build: Callable[[], Any]) -> None:
     model = build()
     base = copy.deepcopy(model)
-    callback = SharedSeedCallback(Settings(folder=tmp_path / "run", seed=5, number=0))
+    callback = SharedSeedCallback(as_told(folder=tmp_path / "run", seed=5, number=0))
     trainer = trainer_of(tmp_path, model, callback, max_steps=6, gradient_accumulation_steps=2)
     trainer.train()
     contents = log.read(tmp_path / "run" / LOG_NAME)
@@ -70,16 +71,16 @@ def test_the_log_gives_the_trained_weights_again(tmp_path: Path, build: Callable
 
 
 def test_replay_from_another_base_is_refused(tmp_path: Path) -> None:
-    callback = SharedSeedCallback(Settings(folder=tmp_path / "run", number=0))
+    callback = SharedSeedCallback(as_told(folder=tmp_path / "run", number=0))
     trainer_of(tmp_path, models.llama(), callback).train()
     with pytest.raises(ManifestMismatchError, match="load the same base model"):
         replay.rebuild(models.llama(), log.read(tmp_path / "run" / LOG_NAME))
 
 
 def test_the_run_folder_must_not_be_another_models(tmp_path: Path) -> None:
-    callback = SharedSeedCallback(Settings(folder=tmp_path / "run", number=0))
+    callback = SharedSeedCallback(as_told(folder=tmp_path / "run", number=0))
     trainer_of(tmp_path, models.llama(), callback).train()
-    trainer = trainer_of(tmp_path, models.llama(), SharedSeedCallback(Settings(folder=tmp_path / "run", number=0)))
+    trainer = trainer_of(tmp_path, models.llama(), SharedSeedCallback(as_told(folder=tmp_path / "run", number=0)))
     with pytest.raises((ManifestMismatchError, LogError)):
         trainer.train()
     assert_left_alone(trainer)
@@ -89,7 +90,7 @@ def test_the_same_seed_trains_the_same_bits(tmp_path: Path) -> None:
     base = models.opt()
     digests = set()
     for _ in range(2):
-        callback = SharedSeedCallback(Settings(number=0))
+        callback = SharedSeedCallback(as_told(number=0))
         trainer_of(tmp_path, copy.deepcopy(base), callback).train()
         assert callback.outcome is not None
         digests.add(callback.outcome.digest)
@@ -132,7 +133,7 @@ def test_accumulated_losses_are_means_over_all_tokens(tmp_path: Path, accumulate
     trainer = trainer_of(
         tmp_path,
         model,
-        SharedSeedCallback(Settings(epsilon=2.0**-12, number=0), on_step=recorder),
+        SharedSeedCallback(as_told(epsilon=2.0**-12, number=0), on_step=recorder),
         data,
         trainer={"compute_loss_func": own_loss} if loss == "a function" else None,
         max_steps=1,
@@ -157,7 +158,7 @@ def test_accumulated_losses_of_an_old_style_model_are_means_of_micro_batches(
     trainer = trainer_of(
         tmp_path,
         model,
-        SharedSeedCallback(Settings(epsilon=2.0**-12, number=0), on_step=recorder),
+        SharedSeedCallback(as_told(epsilon=2.0**-12, number=0), on_step=recorder),
         data,
         max_steps=1,
         learning_rate=0.0,
@@ -197,7 +198,7 @@ def test_label_smoothing_is_in_the_measured_loss(tmp_path: Path) -> None:
     trainer = trainer_of(
         tmp_path,
         model,
-        SharedSeedCallback(Settings(epsilon=2.0**-12, number=0), on_step=recorder),
+        SharedSeedCallback(as_told(epsilon=2.0**-12, number=0), on_step=recorder),
         data,
         max_steps=1,
         learning_rate=0.0,
@@ -230,7 +231,7 @@ def test_a_subclass_keeps_its_own_loss(tmp_path: Path) -> None:
     trainer = trainer_of(
         tmp_path,
         model,
-        SharedSeedCallback(Settings(epsilon=2.0**-12, number=0), on_step=recorder),
+        SharedSeedCallback(as_told(epsilon=2.0**-12, number=0), on_step=recorder),
         data,
         kind=Doubling,
         max_steps=1,

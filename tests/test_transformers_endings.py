@@ -14,8 +14,8 @@ from transformers import Trainer, TrainerCallback
 import models
 from shared_seed.errors import RecipeError
 from shared_seed.integrations.transformers import SharedSeedCallback
-from shared_seed.settings import Settings
 from shared_seed.weights import Weights
+from told import as_told
 from trainers import ALONE, Recorder, assert_left_alone, on_grid, rows, trainer_of
 
 
@@ -121,7 +121,7 @@ def test_a_loss_that_is_not_finite_abstains(tmp_path: Path) -> None:
 
 def test_one_callback_trains_twice_and_the_second_goes_on_from_the_first(tmp_path: Path) -> None:
     recorder = Recorder()
-    callback = SharedSeedCallback(Settings(number=0), on_step=recorder)
+    callback = SharedSeedCallback(as_told(number=0), on_step=recorder)
     trainer = trainer_of(tmp_path, models.llama(), callback, max_steps=60, learning_rate=4e-3)
     trainer.train()
     first = callback.outcome

@@ -17,7 +17,7 @@ import models
 from shared_seed.errors import HeadroomError
 from shared_seed.integrations.transformers import SharedSeedCallback
 from shared_seed.integrations.transformers.shadows import Shadows
-from shared_seed.settings import Settings
+from told import as_told
 from trainers import ALONE, Freezing, Listening, Recorder, assert_left_alone, on_grid, rows, trainer_of
 
 
@@ -38,7 +38,7 @@ def test_torch_compile_has_no_effect_and_says_so(tmp_path: Path, caplog: pytest.
 
 def test_noise_on_embeddings_is_the_same_on_both_sides(tmp_path: Path) -> None:
     recorder = Recorder()
-    callback = SharedSeedCallback(Settings(epsilon=2.0**-12, number=0), on_step=recorder)
+    callback = SharedSeedCallback(as_told(epsilon=2.0**-12, number=0), on_step=recorder)
     trainer = trainer_of(tmp_path, models.llama(), callback, neftune_noise_alpha=5.0)
     trainer.train()
     # Other noise on the other side would differ by much more than a step of 2**-12.
@@ -60,7 +60,7 @@ class Drawing(nn.Module):
 
 def test_draws_in_the_model_are_the_same_on_both_sides(tmp_path: Path) -> None:
     recorder = Recorder()
-    callback = SharedSeedCallback(Settings(epsilon=2.0**-12, number=0), on_step=recorder)
+    callback = SharedSeedCallback(as_told(epsilon=2.0**-12, number=0), on_step=recorder)
     trainer_of(tmp_path, Drawing(), callback).train()
     assert all(abs(step.gradient) < 10 for step in recorder.steps)
     assert len(set(recorder.losses)) == 4
@@ -218,7 +218,7 @@ def test_weights_that_leave_their_grid_go_on_in_a_new_run_alone(
 
 
 def test_weights_that_leave_the_grid_of_a_log_end_the_training(tmp_path: Path) -> None:
-    callback = SharedSeedCallback(Settings(number=0, folder=tmp_path / "run"), reward=loudness)
+    callback = SharedSeedCallback(as_told(number=0, folder=tmp_path / "run"), reward=loudness)
     trainer = trainer_of(tmp_path, models.llama(), callback, max_steps=100, learning_rate=0.1)
     with pytest.raises(HeadroomError, match="lower the learning rate"):
         trainer.train()

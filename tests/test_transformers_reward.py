@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import models
 from shared_seed.errors import RecipeError
 from shared_seed.integrations.transformers import SharedSeedCallback
-from shared_seed.settings import Settings
+from told import as_told
 from trainers import ALONE, Listening, Recorder, assert_left_alone, rows, token_mean, trainer_of
 
 
@@ -24,7 +24,7 @@ def hits(outputs: Any, inputs: Any) -> Tensor:
 
 def test_a_reward_without_a_derivative_is_maximised(tmp_path: Path) -> None:
     recorder, listening = Recorder(), Listening()
-    callback = SharedSeedCallback(Settings(epsilon=2.0**-4, number=0), reward=hits, on_step=recorder)
+    callback = SharedSeedCallback(as_told(epsilon=2.0**-4, number=0), reward=hits, on_step=recorder)
     trainer = trainer_of(
         tmp_path,
         models.llama(),
@@ -55,7 +55,7 @@ def test_the_measured_reward_is_that_of_the_whole_batch_with_its_labels(tmp_path
         logits, labels = outputs.logits[:, :-1].flatten(0, 1), inputs["labels"][:, 1:].flatten()
         return -float(nn.functional.cross_entropy(logits, labels))
 
-    callback = SharedSeedCallback(Settings(epsilon=2.0**-12, number=0), reward=negative_loss, on_step=recorder)
+    callback = SharedSeedCallback(as_told(epsilon=2.0**-12, number=0), reward=negative_loss, on_step=recorder)
     trainer_of(
         tmp_path,
         model,

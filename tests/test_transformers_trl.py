@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 import models
 from shared_seed.integrations.transformers import SharedSeedCallback
 from shared_seed.noise import Family
-from shared_seed.settings import Settings
+from told import as_told
 from trainers import ALONE, Listening, Recorder, assert_left_alone, on_grid
 
 TEXTS = ["the film was good", "the plot was bad", "it was bright", "it was dull"] * 4
@@ -72,7 +72,7 @@ def dpo(folder: Path, callbacks: list[Any], **arguments: Any) -> DPOTrainer:
 def test_metrics_and_tokens_are_counted_once(tmp_path: Path, build: Any) -> None:
     plain, ours = Listening(), Listening()
     build(tmp_path / "a", [plain], learning_rate=0.0).train()
-    callback = SharedSeedCallback(Settings(epsilon=2.0**-12, number=0))
+    callback = SharedSeedCallback(as_told(epsilon=2.0**-12, number=0))
     trainer = build(tmp_path / "b", [callback, ours], learning_rate=0.0)
     trainer.train()
     assert len(plain.logs) == len(ours.logs) == 3

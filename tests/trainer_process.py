@@ -17,7 +17,7 @@ from torch import distributed
 import models
 from shared_seed.errors import SharedSeedError
 from shared_seed.integrations.transformers import SharedSeedCallback
-from shared_seed.settings import Settings
+from told import as_told
 from trainers import Recorder, rows, trainer_of, uneven_rows
 
 
@@ -29,7 +29,7 @@ def say(folder: Path, **event: Any) -> None:
 def train(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     recorder = Recorder()
-    settings = Settings(
+    settings = as_told(
         epsilon=2.0**-12,
         patience=60,
         listen=options.listen,

@@ -13,11 +13,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 import models
 from recorder import Recorder as Recorder
 from shared_seed.integrations.transformers import SharedSeedCallback
-from shared_seed.settings import Settings
+from told import as_told
 
 Rows = list[dict[str, Tensor]]
 
-ALONE = Settings(number=0)
+ALONE = as_told(number=0)
 """With a number, a run is the same every time."""
 
 

@@ -20,7 +20,8 @@ LEARNING_RATE = 2e-6
 
 def open_session(model: Any) -> Session:
     """Put a model on its grids and begin a run of one peer."""
-    session = Session.open(model, Settings(epsilon=EPSILON), Training(rounds=MOST_ROUNDS))
+    settings = Settings(epsilon=EPSILON, promise=None, directions=1)
+    session = Session.open(model, settings, Training(rounds=MOST_ROUNDS))
     session.begin()
     return session
 

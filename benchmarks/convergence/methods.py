@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from statistics import mean
 
 import numpy as np
 import torch
@@ -65,9 +66,10 @@ class SharedSeed(Method):
     def _take(self, peer: int, number: int) -> list[tuple[Sample, float]]:
         spec, batch = self.spec, next(self._batches[peer])
         samples = [Sample(self.spec.seed, number, peer * spec.directions + i) for i in range(spec.directions)]
-        gradients = [m.gradient for m in self._probe.measure_all(lambda: self.bench.loss(batch), samples)]
+        measured = self._probe.measure_all(lambda: self.bench.loss(batch), samples)
+        gradients, loss = [m.gradient for m in measured], mean(m.loss for m in measured)
         self._found[peer].note([codec.encode(gradient) for gradient in gradients])
-        rate = self._found[peer].value() if spec.rate is None else spec.rate / spec.directions
+        rate = self._found[peer].value(loss) if spec.rate is None else spec.rate / spec.directions
         rate *= spec.factor(number)
         self.rates.append(rate)
         lengths = [self._coefficient(gradient, self._found[peer].size) for gradient in gradients]

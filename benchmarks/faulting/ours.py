@@ -42,7 +42,7 @@ def batch(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
 
 def settings(**given: object) -> Settings:
     """What all peers of a run have, and what is given."""
-    return Settings(epsilon=2.0**-10, most_learning_rate=1.0, **given)  # type: ignore[arg-type]
+    return Settings(epsilon=2.0**-10, most_learning_rate=1.0, promise=None, directions=1, **given)  # type: ignore[arg-type]
 
 
 def open_session(model: nn.Module, ours: Settings) -> Session:

@@ -42,13 +42,14 @@ class Groups:
     _base: float
 
     @classmethod
-    def of(cls, optimizer: Optimizer, model: nn.Module, rounds: int) -> Groups:
+    def of(cls, optimizer: Optimizer, model: nn.Module, rounds: int, *, found: bool = False) -> Groups:
         """Read an optimizer that a Trainer has set up.
 
         Args:
             optimizer: any but LBFGS.
             model: whose parameter names are used; parameters that it does not have are left out.
             rounds: how many steps will be made, which decides whether weight decay matters.
+            found: the learning rate is found, and the optimizer's its schedule, which the user is to know.
 
         Raises:
             ModelError: the optimizer cannot be used.
@@ -66,7 +67,7 @@ class Groups:
                 if group.get("weight_decay"):
                     decays[name] = float(group["weight_decay"])
         shrinking = max((rates[n] * decay for n, decay in decays.items()), default=0.0) * bases[reference] * rounds
-        notices = (_about_moments(optimizer), _about_decay(shrinking, rounds))
+        notices = (_about_rates(optimizer, found), _about_decay(shrinking, rounds))
         if shrinking < NEGLIGIBLE_DECAY:
             decays = {}
         shown = tuple(notice for notice in notices if notice)
@@ -111,12 +112,17 @@ def _trained(optimizer: Optimizer) -> tuple[int, ...]:
     return tuple(id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
 
 
-def _about_moments(optimizer: Optimizer) -> str:
+def _about_rates(optimizer: Optimizer, found: bool) -> str:
     name = type(optimizer).__name__
     first = optimizer.param_groups[0]
-    if name == "SGD" and not first.get("momentum"):
-        return ""
-    return f"shared-seed uses {name}'s learning rate and schedule; its moments are not used and take no memory"
+    moments = name != "SGD" or bool(first.get("momentum"))
+    unused = "; its moments are not used and take no memory" if moments else ""
+    if found:
+        return (
+            f"shared-seed finds the learning rate, and takes {name}'s as its schedule{unused}; "
+            f"Settings(promise=None) goes by {name}'s own rate"
+        )
+    return f"shared-seed uses {name}'s learning rate and schedule{unused}" if moments else ""
 
 
 def _about_decay(shrinking: float, rounds: int) -> str:
@@ -124,7 +130,7 @@ def _about_decay(shrinking: float, rounds: int) -> str:
         return ""
     if shrinking < NEGLIGIBLE_DECAY:
         return (
-            f"weight_decay is left out: over all {rounds} steps it would shrink the weights by only "
-            f"{100 * shrinking:.1g} %"
+            f"weight_decay is left out: at the optimizer's learning rate it would shrink the weights by only "
+            f"{100 * shrinking:.1g} % over all {rounds} steps"
         )
     return "weight_decay goes into the projected gradients: right on average, and replicas stay identical"

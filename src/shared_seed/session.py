@@ -210,7 +210,7 @@ class Session:
         Several probes in one step are averaged, as accumulated batches are: each counts with
         ``learning_rate`` divided by their number. The peers' steps add up. Where the settings promise something,
         the rate of each probe is that of :mod:`shared_seed.rate`, and ``learning_rate``, as a part of what the
-        optimizer began with, is its schedule.
+        optimizer began with, and never more than that, is its schedule.
 
         Raises:
             HeadroomError: a weight would leave its grid; the weights are as before the step.
@@ -416,8 +416,9 @@ class Session:
     def _chosen(self, learning_rate: float, rate: Rate) -> float:
         """What the step's probes together go by, where their own gradients say it."""
         rate.note(self._pending.codes)
-        schedule = learning_rate / self._base if self._base else 0.0
-        return self.probes * min(schedule * rate.value(), self.manifest.limits.learning_rate)
+        # OneCycleLR begins at a 25th of what it rises to; the found rate is the largest.
+        schedule = min(1.0, learning_rate / self._base) if self._base else 0.0
+        return self.probes * min(schedule * rate.value(self._pending.loss), self.manifest.limits.learning_rate)
 
     def _is_slow(self, protocol: Protocol, now: float) -> bool:
         return self._pace.is_slow(protocol.roster, now)

@@ -46,9 +46,9 @@ class Settings:
         most_samples: * likewise messages with more samples.
         streams_per_key: * of one key, more streams than this do not count.
         bytes_per_second: * what one key sends into one node beyond is dropped unread.
-        promise: nats that each probe's step is to lower its loss by, to first order: the learning rate follows
-            from the projected gradients (:mod:`shared_seed.rate`), and what the Trainer says is its schedule.
-            None goes by the Trainer's learning rate.
+        promise: what each probe's step is to lower its loss by, to first order, in the loss's unit, nats of a
+            cross-entropy: the learning rate follows from the projected gradients (:mod:`shared_seed.rate`), and
+            what the Trainer says is its schedule. None goes by the Trainer's learning rate.
         directions: that are probed on each batch; with one, at both sides of the weights, with more, each at one
             side and all against the loss at the weights: one evaluation for each, and one in common.
         schedule: "linear" lets learning rates fall to 0 over the run's rounds, wherever this peer begins or
@@ -83,8 +83,8 @@ class Settings:
     most_samples: int = MOST_CODES
     streams_per_key: int = STREAMS_PER_KEY
     bytes_per_second: int = BYTES_PER_SECOND
-    promise: float | None = None
-    directions: int = 1
+    promise: float | None = PROMISE
+    directions: int = 4
     schedule: Literal["constant", "linear"] = "constant"
     seed: int = 0
     admission: Admission = OPEN

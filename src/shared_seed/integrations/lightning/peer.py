@@ -204,7 +204,8 @@ class PeerStrategy(Ranks):
         model, resume = self._trained(), self._resume
         self._resume = None
         rounds = self._rounds(resume)
-        self._groups = Groups.of(self.optimizers[0], model, rounds)
+        found = self.settings.promise is not None and self.recipe is None
+        self._groups = Groups.of(self.optimizers[0], model, rounds, found=found)
         for notice in self._groups.notices:
             self._inform(notice)
         training = Training(

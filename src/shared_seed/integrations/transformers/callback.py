@@ -192,7 +192,8 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
             # Rank 0 wrote the state, for all.
             resume = authors.as_peer(resume, settings_at(place, settings))
         left = max(1, state.max_steps - state.global_step)
-        self._groups = Groups.of(_bare(kwargs["optimizer"]), model, left)
+        found = settings.promise is not None and self.recipe is None
+        self._groups = Groups.of(_bare(kwargs["optimizer"]), model, left, found=found)
         self._say(self._groups.notices)
         training = Training(
             rounds=left + (resume.round if resume else 0),
