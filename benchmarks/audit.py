@@ -264,7 +264,7 @@ def measure(path: Path, peers: int = 3, rounds: int = 40, public_rows: int = 64)
     """Play a swarm on a recipe's terms, and print and return what an audit of it could tell."""
     terms = recipe.load(path)
     swarm = swarm_of(terms, public_rows)
-    rate = terms.training.base_rate if terms.training.promise is None else LEARNING_RATE
+    rate = terms.training.base_rate if terms.promise is None else LEARNING_RATE
     taken = list(play(swarm, peers, rounds, rate))
     found = figures(taken, swarm)
     show(found, peers, (0.02, 0.1), (50, 340, 1000))

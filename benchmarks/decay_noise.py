@@ -49,7 +49,7 @@ def measure(path: Path, directions: int) -> tuple[float, float]:
     of_loss, of_decay = (float(np.sqrt(np.mean(np.square(values)))) for values in (losses, shrinks))
     print(f"rms over {directions} directions: loss {of_loss:.3g}, weight decay {COEFFICIENT:g} {of_decay:.3g}")
     training = terms.training
-    steps, rate = training.steps, training.base_rate if training.promise is None else LEARNING_RATE
+    steps, rate = training.steps, training.base_rate if terms.promise is None else LEARNING_RATE
     print(f"{steps} steps at {rate:g} would shrink the weights by {100 * steps * rate * COEFFICIENT:.2g} %")
     return of_loss, of_decay
 

@@ -396,9 +396,9 @@ def test_messages_louder_than_the_recipe_or_twice_in_a_round_break_its_terms(hom
 
 def test_messages_louder_than_their_own_gradients_allow_break_a_promise(home: Path, tmp_path: Path) -> None:
     terms = recipe.load(changed(home, tmp_path / "found.yaml", learning_rate="auto"))
-    assert terms.training.promise is not None
+    assert terms.promise is not None
     codes = [codec.encode(gradient) for gradient in (4.0, -8.0, 2.0, 16.0)]
-    rate = Rate(terms.training.promise, terms.training.epsilon, terms.training.scale_exponent)
+    rate = Rate(terms.promise, terms.training.epsilon, terms.training.scale_exponent)
     honest, loud = [], []
     for number, code in enumerate(codes):
         rate.note([code])

@@ -82,7 +82,7 @@ def test_converge(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
         for changes in (
             {"peers": 3, "behind": 1, "directions": 3},
             {"coefficient": "sign"},
-            {"coefficient": "float", "dense": True},
+            {"coefficient": "float", "dense": True, "temperature": 4},
         )
     ]
     others = [dataclasses.replace(head, method=name, rate=1e-4) for name in ("mezo", "adamw")]

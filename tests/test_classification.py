@@ -132,6 +132,15 @@ def test_the_loss_is_cross_entropy_among_the_label_words_alone() -> None:
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_temperature_is_for_the_loss_alone() -> None:
+    task = classification(models.llama(), temperature=4)
+    logits = torch.zeros((1, 1, models.VOCABULARY))
+    logits[0, 0, task.words] = torch.tensor([8.0, 0.0])
+    outputs = SimpleNamespace(logits=logits)
+    assert float(task.loss(outputs, torch.tensor([1]))) == pytest.approx(math.log(1 + math.exp(2)), rel=1e-6)
+    assert task.select(outputs).tolist() == [[8.0, 0.0]]
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -191,6 +191,16 @@ def test_the_aggregation_of_a_recipe_reaches_the_settings() -> None:
     assert (plain.aggregation, plain.factor, plain.trim) == ("sum", 3.0, 0.25)
 
 
+def test_a_temperature_lowers_the_promise_so_that_steps_stay_as_long(tmp_path: Path) -> None:
+    content = copy.deepcopy(GOOD)
+    content["training"]["learning_rate"] = "auto"
+    assert settings_for(Recipe.model_validate(content), tmp_path).promise == 0.01
+    content["task"]["temperature"] = 4
+    assert settings_for(Recipe.model_validate(content), tmp_path).promise == 0.0025
+    content["training"]["learning_rate"] = 1e-3
+    assert settings_for(Recipe.model_validate(content), tmp_path).promise is None
+
+
 def test_the_limits_of_a_recipe_reach_the_settings() -> None:
     swarm = {"most_learning_rate": 0.01, "most_samples": 8, "streams_per_key": 3, "bytes_per_second": 50_000}
     terms = recipe.parse({**GOOD, "swarm": swarm}, "here")

@@ -60,7 +60,7 @@ class Bench:
 
     def loss(self, batch: tuple[dict[str, Any], Tensor]) -> Tensor:
         """Mean cross-entropy among the labels, at the temperature that is trained with."""
-        return self.temperature * nn.functional.cross_entropy(self.logits(batch[0]) / self.temperature, batch[1])
+        return nn.functional.cross_entropy(self.logits(batch[0]) / self.temperature, batch[1])
 
     def score(self, rows: int = 32) -> Score:
         """On all test features."""

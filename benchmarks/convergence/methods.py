@@ -49,7 +49,7 @@ class SharedSeed(Method):
             bench.batches(spec.batch, 1000 * spec.seed + peer, slice(peer, None, spec.peers), even=spec.even)
             for peer in range(spec.peers)
         ]
-        self._found = [Rate(spec.promise, spec.epsilon, 0) for _ in range(spec.peers)]
+        self._found = [Rate(spec.promise / spec.temperature, spec.epsilon, 0) for _ in range(spec.peers)]
         self._late: deque[list[tuple[Sample, float]]] = deque()
 
     def step(self, number: int) -> None:

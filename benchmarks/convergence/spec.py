@@ -34,7 +34,7 @@ class Spec:
         epsilon: distance of a probe's points.
         dense: dense signs for all parameters instead of rank-1 ones.
         only: shell patterns of the parameters that are trained, with bars between them.
-        temperature: that labels' logits are divided by in training, and their loss multiplied with.
+        temperature: that labels' logits are divided by in training; the promise goes down with it.
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
         even: each batch has its share of each label.

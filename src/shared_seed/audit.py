@@ -174,10 +174,10 @@ def breaks(messages: Sequence[Message], terms: Recipe) -> dict[Stream, int]:
     broken: dict[Stream, int] = {}
     last: dict[Stream, int] = {}
     for message in sorted(messages, key=lambda m: (m.stream, m.number)):
-        if training.promise is None:
+        if terms.promise is None:
             most = training.base_rate * (1 + 1e-6) / len(message.codes)
         else:
-            fresh = Rate(training.promise, training.epsilon, training.scale_exponent)
+            fresh = Rate(terms.promise, training.epsilon, training.scale_exponent)
             rate = followed.setdefault(message.stream.peer, fresh)
             rate.note(message.codes)
             most = LOUD * rate.value(loss=1.0)

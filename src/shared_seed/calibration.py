@@ -46,7 +46,7 @@ def seconds_a_step(recipe: Recipe, needed: int) -> float:
         model.to(device)
     model.config.use_cache = False
     training = recipe.training
-    settings = Settings(epsilon=training.epsilon, promise=training.promise, directions=training.directions)
+    settings = Settings(epsilon=training.epsilon, promise=recipe.promise, directions=training.directions)
     session = Session.open(model, settings, Training(rounds=WARM_UP + TIMED))
     try:
         session.begin()

@@ -66,8 +66,8 @@ class Classification(TextTask):
         return logits[:, -1, self.words].float()
 
     def loss(self, outputs: Any, labels: Tensor, **_: Any) -> Tensor:
-        """Mean cross-entropy among the label words; fits ``Trainer(compute_loss_func=…)``."""
-        return nn.functional.cross_entropy(self.select(outputs), labels)
+        """Mean cross-entropy among the label words, at the temperature; fits ``Trainer(compute_loss_func=…)``."""
+        return nn.functional.cross_entropy(self.select(outputs) / self.task.temperature, labels)
 
     def evaluate(
         self,

@@ -25,7 +25,7 @@ from shared_seed.manifest import (
 )
 from shared_seed.messages import MOST_CODES
 from shared_seed.rate import PROMISE
-from shared_seed.task import KINDS, Task
+from shared_seed.task import KINDS, ClassificationTask, Task
 
 Positive = Field(gt=0)
 
@@ -100,11 +100,6 @@ class Training(_Section):
     def base_rate(self) -> float:
         """What a Trainer's schedule begins with: a number that only gives its shape where the rate is found."""
         return 1.0 if self.learning_rate == "auto" else self.learning_rate
-
-    @property
-    def promise(self) -> float | None:
-        """Nats that a step promises, or None where the learning rate is given."""
-        return PROMISE if self.learning_rate == "auto" else None
 
     @field_validator("epsilon")
     @classmethod
@@ -202,6 +197,17 @@ class Recipe(_Section):
         if self.weights == "4bit" and self.lora is None:
             raise ValueError("weights: 4bit cannot be trained; expected a 'lora' section, such as lora: {rank: 8}")
         return self
+
+    @property
+    def promise(self) -> float | None:
+        """What a step promises, None where the learning rate is given.
+
+        It is the same step at any temperature T: along it T times the loss at T, which begins like the loss at 1
+        and bends less, falls by the nats that are promised.
+        """
+        if self.training.learning_rate != "auto":
+            return None
+        return PROMISE / self.task.temperature if isinstance(self.task, ClassificationTask) else PROMISE
 
     def admitting(self, mode: str | None, keys: Sequence[str]) -> Recipe:
         """The recipe with another admission; what is None or empty stays as it is, but an open run has no keys.

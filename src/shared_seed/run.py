@@ -49,7 +49,7 @@ def settings_for(recipe: Recipe, folder: Path, **changes: Any) -> Settings:
     base = Settings(
         epsilon=training.epsilon,
         scale_exponent=training.scale_exponent,
-        promise=training.promise,
+        promise=recipe.promise,
         directions=training.directions,
         schedule=training.schedule,
         lockstep=swarm.lockstep,

@@ -108,6 +108,12 @@ class ClassificationTask(_Prompted):
     kind: Literal["classification"] = "classification"
     label: str = Field(default="label", description="the column that holds the label")
     words: Words = Field(min_length=2, description="label -> the word that stands for it")
+    temperature: float = Field(
+        default=1,
+        gt=0,
+        description="what the words' logits are divided by in training, not in tests: above 1, rows that are far "
+        "from right count less beside others; a learning rate that is given goes by the loss that this makes",
+    )
     f1: Literal["macro", "positive"] | None = Field(
         default=None, description="score F1 too: the mean over labels, or that of the last label"
     )
