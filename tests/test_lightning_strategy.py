@@ -167,7 +167,8 @@ def test_the_learning_rate_follows_the_scheduler(tmp_path: Path, interval: str, 
 
 def test_a_promise_finds_the_learning_rate_and_the_scheduler_gives_its_shape(tmp_path: Path) -> None:
     module, recorder = Scheduled(), Recorder()
-    strategy = SharedSeedStrategy(Settings(promise=0.01, epsilon=2.0**-6, folder=tmp_path / "run", number=0))
+    settings = Settings(directions=1, epsilon=2.0**-6, folder=tmp_path / "run", number=0)
+    strategy = SharedSeedStrategy(settings)
     strategy.on_step = recorder
     trainer_of(tmp_path, strategy, max_steps=4, max_epochs=9).fit(module, batches(size=32))
     followed = Rate(0.01, 2.0**-6, 0)

@@ -64,7 +64,14 @@ def recipe(folder: Path, **training: Any) -> Path:
             "words": {"0": "terrible", "1": "great"},
             "test_rows": 40,
         },
-        "training": {"steps": 12, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"} | training,
+        "training": {
+            "steps": 12,
+            "batch_size": 8,
+            "directions": 1,
+            "learning_rate": 1e-2,
+            "precision": "fp32",
+        }
+        | training,
         "quick": {"training": {"steps": 3}},
     }
     path = folder / "tiny.yaml"

@@ -59,7 +59,7 @@ class Training(_Section):
     batch_size: int = Field(default=16, gt=0, description="examples a probe")
     probes_per_step: int = Field(default=1, gt=0, le=255, description="batches, each with directions of its own")
     directions: int = Field(
-        default=1,
+        default=4,
         gt=0,
         le=255,
         description="of each batch; one is probed at both sides, more at one side each, against the middle",
