@@ -2,6 +2,7 @@
 
     python benchmarks/shares.py --model smollm2 --corpus rotten-tomatoes
     python benchmarks/shares.py --even --size 16     # what even labels do to a batch's gradient
+    python benchmarks/shares.py --temperatures       # how unevenly rows count
 
 Gradients by backpropagation, of some hundred rows in batches, where training has come to. For each group of
 parameters are printed the square of the expected gradient ``S``, the mean square of one row's gradient ``N``, both
@@ -97,6 +98,35 @@ def _sum(figures: Iterable[tuple[int, float, float]]) -> Share:
     return Share(int(numbers), signal, row)
 
 
+TEMPERATURES = (1, 2, 4, 8, 16)
+
+
+def evenness(logits: Tensor, labels: Tensor, temperature: float) -> float:
+    """Square of the mean of the rows' weights over the mean of their squares: 1 if all count alike.
+
+    A row's weight is the length of its loss's gradient with respect to its logits, for two labels in proportion to
+    the chance that the wrong one is given. Were the rows' margins alike in how they depend on the parameters, the
+    share of the signal would be in proportion to this.
+
+    Args:
+        logits: float32 [rows, labels].
+        labels: int64 [rows].
+        temperature: that logits are divided by.
+    """
+    away = torch.softmax(logits / temperature, 1)
+    away[torch.arange(len(labels)), labels] -= 1
+    weights = away.norm(dim=1).double()
+    return float(weights.mean() ** 2 / weights.square().mean())
+
+
+@torch.no_grad()
+def outputs(bench: Bench, rows: int = 32) -> tuple[Tensor, Tensor]:
+    """Logits float32 [rows, labels] of all training rows, and their labels."""
+    ordered = sorted(bench.train, key=lambda feature: len(feature[0]))
+    batches = [bench.batch(ordered[start : start + rows]) for start in range(0, len(ordered), rows)]
+    return torch.cat([bench.logits(inputs) for inputs, _ in batches]), torch.cat([labels for _, labels in batches])
+
+
 def _error(values: Sequence[float]) -> float:
     return stdev(values) / sqrt(len(values))
 
@@ -112,6 +142,7 @@ def main() -> None:
     words.add_argument(
         "--even", action="store_true", help="print the mean square of a batch's gradient, with labels even and not"
     )
+    words.add_argument("--temperatures", action="store_true", help="print how evenly rows count at each")
     words.add_argument("--passes", type=int, default=0, help="forward passes of training before")
     chosen = words.parse_args()
     torch.set_num_threads(1)
@@ -120,6 +151,11 @@ def main() -> None:
     method = METHODS["ours"](bench, spec)
     for number in range(spec.steps):
         method.step(number)
+    if chosen.temperatures:
+        logits, labels = outputs(bench)
+        for temperature in TEMPERATURES:
+            print(f"temperature {temperature:2} {evenness(logits, labels, temperature):6.3f}")
+        return
     if chosen.even:
         for even in (False, True):
             drawn = gradients(bench, chosen.batches, chosen.size, even=even)

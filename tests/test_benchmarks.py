@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,15 @@ def test_shares(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "argv", ["shares", *short, "--even"])
     shares.main()
     assert "even in labels" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["shares", *short, "--temperatures"])
+    shares.main()
+    told = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(told) == 5
+    assert all(0 < value <= 1 for value in told)
+    # Two labels, chances of 1/2 and 1/4 of the wrong one: weights in proportion to 2 and 1.
+    logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
+    assert shares.evenness(logits, torch.tensor([0, 0]), 1) == pytest.approx(0.9)
+    assert shares.evenness(logits, torch.tensor([0, 0]), 1e6) == pytest.approx(1)
 
     bench = MODELS["minilm"](Spec(model="minilm", corpus="sms"))
     found = shares.grouped(shares.measure(bench, 3, 2), shares.kind)
