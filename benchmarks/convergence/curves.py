@@ -12,7 +12,18 @@ from convergence.plans import HEAD, LANGUAGE
 Result = dict[str, Any]
 USUAL = {spec.model: spec for spec in (LANGUAGE, HEAD)}
 TOLD = ("rate", "schedule", "passes", "batch", "most_tokens", "train_rows")
-OURS = ("promise", "directions", "peers", "behind", "dense", "only", "even", "coefficient", "epsilon")
+OURS = (
+    "temperature",
+    "promise",
+    "directions",
+    "peers",
+    "behind",
+    "dense",
+    "only",
+    "even",
+    "coefficient",
+    "epsilon",
+)
 """What a name tells where it is not as usual, of any method and of ours."""
 
 

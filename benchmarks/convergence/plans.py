@@ -7,8 +7,11 @@ from typing import Any
 
 from convergence.spec import Spec
 
-LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=240, only="*layers*")
+LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=240, only="*layers*", temperature=4)
 """A language model that is asked for a word, as recipes train it: embeddings stay as they are."""
+
+PLAIN = replace(LANGUAGE, temperature=1)
+"""The same on the loss that is tested, as recipes were before, and as others train."""
 
 HEAD = Spec(model="minilm", corpus="rotten-tomatoes", passes=480, only="*layer*|*classifier*")
 """An encoder with a fresh head."""
@@ -22,7 +25,7 @@ def _seeded(*specs: Spec) -> list[Spec]:
 
 
 def _mezo(rate: float, **changes: Any) -> Spec:
-    return replace(LANGUAGE, method="mezo", rate=rate, schedule="constant", **changes)
+    return replace(PLAIN, method="mezo", rate=rate, schedule="constant", **changes)
 
 
 PLANS: dict[str, list[Spec]] = {
@@ -33,30 +36,34 @@ PLANS: dict[str, list[Spec]] = {
         for spec in (
             _mezo(2e-5, passes=2000, points=8, seed=seed),
             replace(LANGUAGE, passes=667, points=8, seed=seed),
+            replace(PLAIN, passes=667, points=8, seed=seed),
             _mezo(1e-5, passes=2000, points=8, seed=seed),
             _mezo(5e-5, passes=2000, points=8, seed=seed),
         )
     ],
+    # How unevenly rows count.
+    "temperature": _seeded(LANGUAGE, PLAIN, replace(LANGUAGE, temperature=16)),
     # One by one, what is chosen: which parameters, what batches are made of, directions on the same rows, nats.
     "choices": _seeded(
-        LANGUAGE,
-        replace(LANGUAGE, only="*"),
-        replace(LANGUAGE, only="*", even=False),
-        replace(LANGUAGE, even=False),
-        replace(LANGUAGE, only="*layers.[6-9].*|*layers.[12]?.*"),
-        replace(LANGUAGE, only="*q_proj.weight|*k_proj.weight", even=False),
-        replace(LANGUAGE, promise=0.005),
-        replace(LANGUAGE, promise=0.02),
-        replace(LANGUAGE, directions=1),
-        replace(LANGUAGE, directions=8),
+        PLAIN,
+        replace(PLAIN, only="*"),
+        replace(PLAIN, only="*", even=False),
+        replace(PLAIN, even=False),
+        replace(PLAIN, only="*layers.[6-9].*|*layers.[12]?.*"),
+        replace(PLAIN, only="*q_proj.weight|*k_proj.weight", even=False),
+        replace(PLAIN, promise=0.005),
+        replace(PLAIN, promise=0.02),
+        replace(PLAIN, directions=1),
+        replace(PLAIN, directions=8),
     ),
     # An adapter: where its probes look, and B alone (LoRA-FA), which has no product of two perturbations.
     "adapter": _seeded(
         replace(LANGUAGE, lora=True),
-        replace(LANGUAGE, lora=True, epsilon=2.0**-6),
-        replace(LANGUAGE, lora=True, epsilon=2.0**-5),
+        replace(PLAIN, lora=True),
+        replace(PLAIN, lora=True, epsilon=2.0**-6),
+        replace(PLAIN, lora=True, epsilon=2.0**-5),
         *(
-            replace(LANGUAGE, lora=True, epsilon=2.0**-5, only="*lora_B*", promise=promise)
+            replace(PLAIN, lora=True, epsilon=2.0**-5, only="*lora_B*", promise=promise)
             for promise in (0.01, 0.002)
         ),
     ),
@@ -70,27 +77,28 @@ PLANS: dict[str, list[Spec]] = {
         for lora in (False, True)
     ],
     # What a byte loses against the number that it rounds, and what a sign does.
-    "byte": _seeded(LANGUAGE, *(replace(LANGUAGE, coefficient=kind) for kind in ("float", "sign"))),
+    "byte": _seeded(PLAIN, *(replace(PLAIN, coefficient=kind) for kind in ("float", "sign"))),
     # Kinds of directions, batch size, epsilon.
     "variants": _seeded(
-        LANGUAGE,
-        replace(LANGUAGE, dense=True),
-        replace(LANGUAGE, batch=4),
-        replace(LANGUAGE, batch=64),
-        replace(LANGUAGE, epsilon=2.0**-10),
-        replace(LANGUAGE, epsilon=2.0**-6),
+        PLAIN,
+        replace(PLAIN, dense=True),
+        replace(PLAIN, batch=4),
+        replace(PLAIN, batch=64),
+        replace(PLAIN, epsilon=2.0**-10),
+        replace(PLAIN, epsilon=2.0**-6),
     ),
     # More peers at as many forward passes of each; messages that come late.
     "peers": _seeded(
         replace(LANGUAGE, peers=8, passes=60),
-        replace(LANGUAGE, peers=8, passes=60, only="*", even=False),
+        replace(PLAIN, peers=8, passes=60),
+        replace(PLAIN, peers=8, passes=60, only="*", even=False),
         *(replace(HEAD, peers=peers) for peers in (1, 3, 8)),
         *(replace(HEAD, peers=8, behind=behind) for behind in (2, 8)),
     ),
     # The ceiling.
     "backprop": _seeded(
         *(
-            replace(LANGUAGE, method="adamw", lora=lora, rate=rate, train_rows=1000, passes=564)
+            replace(PLAIN, method="adamw", lora=lora, rate=rate, train_rows=1000, passes=564)
             for lora, rate in ((True, 1e-3), (False, 1e-5))
         )
     ),
