@@ -3,9 +3,10 @@
     python benchmarks/plugins.py                            # both examples; SmolLM2-135M from its package
     python benchmarks/plugins.py --steps 20 --model MODEL --reviews reviews.csv --json out.json
 
-Each example under ``examples/`` runs as it stands (backprop with AdamW), with one line changed (shared-seed), and
-with its training turned into a pass that only evaluates (plain inference), each in a process of its own. Peak
-memory is the process's largest resident set (Linux's VmHWM), so the interpreter and the libraries count too.
+Each example under ``examples/`` runs as it stands (backprop with AdamW), with one line changed (shared-seed), with
+that line going by the script's own learning rate, and with its training turned into a pass that only evaluates
+(inference), each in a process of its own. Peak memory is the process's largest resident set (Linux's VmHWM), so
+the interpreter and the libraries count too.
 """
 
 from __future__ import annotations
@@ -28,12 +29,24 @@ CHANGES: dict[str, dict[str, tuple[str, str]]] = {
             "from shared_seed import SharedSeedCallback\n"
             "trainer = Trainer(model=model, args=args, train_dataset=rows, callbacks=[SharedSeedCallback()])",
         ),
+        "script's rate": (
+            "trainer = Trainer(model=model, args=args, train_dataset=rows)",
+            "from shared_seed import Settings, SharedSeedCallback\n"
+            "ours = SharedSeedCallback(Settings(promise=None))\n"
+            "trainer = Trainer(model=model, args=args, train_dataset=rows, callbacks=[ours])",
+        ),
         "inference": ("trainer.train()", "trainer.args.prediction_loss_only = True; trainer.evaluate(rows)"),
     },
     "lightning_digits": {
         "shared-seed": (
             "trainer = Trainer(max_epochs=options.epochs, logger=logger)",
             'trainer = Trainer(max_epochs=options.epochs, logger=logger, strategy="shared_seed")',
+        ),
+        "script's rate": (
+            "trainer = Trainer(max_epochs=options.epochs, logger=logger)",
+            "from shared_seed import Settings, SharedSeedStrategy\n"
+            "ours = SharedSeedStrategy(Settings(promise=None))\n"
+            "trainer = Trainer(max_epochs=options.epochs, logger=logger, strategy=ours)",
         ),
         "inference": ("trainer.fit(module, loader, test_loader)", "trainer.validate(module, loader)"),
     },
@@ -73,7 +86,7 @@ def run(example: str, way: str, arguments: list[str], folder: Path) -> Run:
         if text.count(f"\n{before}\n") != 1:
             raise ValueError(f"examples/{example}.py has no line {before!r}; adapt CHANGES")
         text = text.replace(f"\n{before}\n", f"\n{after}\n")
-    script = folder / f"{example}_{way.replace(' ', '_')}.py"
+    script = folder / f"{example} {way}.py"
     script.write_text(text)
     began = time.monotonic()
     done = subprocess.run(
@@ -103,7 +116,7 @@ def measure(arguments: dict[str, list[str]]) -> list[Run]:
     print("{:20} {:14} {:>16} {:>16} {:>9} {:>13} {:>7}".format(*heads))
     for example, words in arguments.items():
         with tempfile.TemporaryDirectory() as folder:
-            ways = ("inference", "shared-seed", "as it stands")
+            ways = ("inference", "shared-seed", "script's rate", "as it stands")
             some = [run(example, way, words, Path(folder)) for way in ways]
         for one in some:
             loss = f"{one.first_loss:.3f} -> {one.last_loss:.3f}" if one.first_loss is not None else ""

@@ -311,8 +311,9 @@ def test_plugins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         }
     )
     found = {(run.example, run.way): run for run in runs}
-    assert len(found) == 6
+    assert len(found) == 8
     for example in ("trainer_sentiment", "lightning_digits"):
+        assert found[example, "script's rate"].last_loss != found[example, "shared-seed"].last_loss
         assert found[example, "as it stands"].optimizer_state > 0
         assert found[example, "shared-seed"].optimizer_state == 0
         assert found[example, "inference"].first_loss is None

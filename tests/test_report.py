@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,6 +226,27 @@ def test_many_peers_are_told_of_together_but_liars_are_shown(tmp_path: Path) -> 
     assert len(found.timeline.shown) == timeline.MOST_LANES
     assert [each.forked for each in found.timeline.shown if each.forked is not None] == [2]
     assert "80 more peers have no lane here" in html(path)[1].text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "temperature"),
+    [
+        ({"task": {"temperature": 4}}, 4),
+        ({"task": {"temperature": 0.5}}, 0.5),
+        ({}, 1),
+        ({"task": ["temperature"]}, 1),
+        ({"task": {"temperature": "hot"}}, 1),
+        ({"task": {"temperature": True}}, 1),
+        ({"task": {"temperature": -4}}, 1),
+    ],
+)
+def test_a_temperature_is_told_where_a_recipe_says_one(
+    recipe: dict[str, Any], temperature: float, found: figures.Figures
+) -> None:
+    assert figures._temperature(recipe) == temperature
+    told = [str(picture) for _, picture in page._learning(dataclasses.replace(found, temperature=temperature))]
+    assert told
+    assert all(("trained on at temperature" in each) == (temperature != 1) for each in told)
 
 
 def test_a_bare_log_gives_a_page_that_says_what_it_does_not_know(run: Path) -> None:

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from shared_seed import codec
 from shared_seed.report.costs import Cost, Shape, alternatives
@@ -99,6 +100,7 @@ class Figures:
     scores: list[tuple[str, str, str]]
     evaluations: list[Evaluation]
     curve: Curve
+    temperature: float
     spread: Spread
     histogram: Histogram
     timeline: Timeline
@@ -148,6 +150,7 @@ def compute(material: Material) -> Figures:
         scores=scores,
         evaluations=_evaluations(material, lanes),
         curve=curve,
+        temperature=_temperature(recipe),
         spread=spread(counting, manifest.scale_exponent),
         histogram=histogram(counting, manifest.scale_exponent),
         timeline=lanes,
@@ -308,6 +311,15 @@ def _costs(material: Material, lanes: Timeline, received: _Received | None, by: 
         how = "computed from the log: every gradient message, signed, once to each other peer of its round"
         ours.append(Cost("here, gradients", copies / steps, copies, how))
     return [*ours, *alternatives(material.contents.manifest, Shape(steps, peers))]
+
+
+def _temperature(recipe: dict[str, Any]) -> float:
+    """Of the loss that is trained on; 1 where the recipe, which may be a stranger's, says no number above 0."""
+    task = recipe.get("task")
+    given = task.get("temperature") if isinstance(task, dict) else None
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return 1.0
+    return float(given) if 0 < given < math.inf else 1.0
 
 
 def _unknown(material: Material, parts: Sequence[Part]) -> list[str]:
