@@ -130,7 +130,7 @@ def test_every_task_trains_is_scored_and_replays(
     assert summary.before is not None
     assert summary.after is not None
     assert summary.before.rows == summary.after.rows >= 5
-    assert summary.gradients == 2
+    assert summary.gradients == 2 * 4
     assert {figure for figure, *_ in summary.scores()} >= FIGURES[terms.task.kind]
     for score in (summary.before, summary.after):
         assert all(math.isfinite(value) for value, _ in score.figures().values())
@@ -147,7 +147,7 @@ def test_every_kind_of_task_trains_in_lightning_and_replays(
 ) -> None:
     terms = composed(name, saved["llama"], tmp_path, trainer="lightning")
     summary, _ = ran(terms, tmp_path / "run")
-    assert summary.gradients == 2
+    assert summary.gradients == 2 * 4
     assert replay(log.read(tmp_path / "run" / LOG_NAME)).digest == summary.digest
 
 
@@ -255,7 +255,7 @@ def test_a_peers_own_file_has_the_tasks_columns(saved: dict[str, Path], tmp_path
     datasets.Dataset.from_list(rows_of("squad")[:4]).to_parquet(own)
     settings = settings_for(terms, tmp_path / "run")
     summary = take_part(terms, settings, Part(own=str(own)), False, lambda event: None)
-    assert summary.gradients == 2
+    assert summary.gradients == 2 * 4
 
 
 def test_a_single_file_is_split_and_a_folder_has_splits(saved: dict[str, Path], tmp_path: Path) -> None:
