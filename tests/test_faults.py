@@ -482,7 +482,8 @@ def test_ctrl_c_ends_a_run_and_all_its_processes(tmp_path: Path) -> None:
     with subprocess.Popen(words, env=environment, **pipes) as process:
         try:
             assert process.stdout is not None
-            assert "3 peers have begun" in process.stdout.readline()
+            first = process.stdout.readline()
+            assert "3 peers have begun" in first, process.communicate(timeout=60)
             forked = list(descendants(process.pid))
             # The zygote, two relays, proxy and hostile member, the peer that is never killed.
             assert len(forked) >= 6
