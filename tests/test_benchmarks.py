@@ -101,6 +101,20 @@ def test_converge(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert "passes=" not in capsys.readouterr().out, "what has been run is run again"
 
 
+@pytest.mark.parametrize(("name", "labels"), [("rotten-tomatoes", 2), ("sms", 2), ("news", 4)])
+def test_a_corpus_of_the_lab_has_short_texts_of_each_label(name: str, labels: int) -> None:
+    from convergence.corpora import CORPORA
+
+    corpus = CORPORA[name]()
+    assert len(corpus.labels) == labels
+    for part in (corpus.train, corpus.test):
+        assert len(part) >= 200
+        assert {label for _, label in part} == set(range(labels))
+        # Longer ones are left out by `most_tokens`.
+        assert sum(len(text.split()) <= 20 for text, _ in part) > 0.4 * len(part)
+    assert not {text for text, _ in corpus.train} & {text for text, _ in corpus.test}
+
+
 def test_shares(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import shares
     from convergence.bench import MODELS
