@@ -9,13 +9,13 @@ import torch
 
 import models
 from shared_seed.integrations.transformers import SharedSeedCallback
-from told import as_told
+from shared_seed.settings import Settings
 from trainers import trainer_of
 
 
 def main(folder: Path, repo: str, strategy: str) -> None:
     torch.manual_seed(0)
-    callback = SharedSeedCallback(as_told(number=0))
+    callback = SharedSeedCallback(Settings(number=0))
     trainer = trainer_of(
         folder,
         models.llama(),

@@ -30,10 +30,10 @@ from shared_seed.messages import Message, Stream, as_float32, directions_of
 from shared_seed.noise import Purpose, Sample, reference, stream_key
 from shared_seed.replica import Replica
 from shared_seed.session import Session
+from shared_seed.settings import Settings
 from shared_seed.signed import Signed
 from shared_seed.training import Training
 from test_update import Layers, in_units, layers, slow_direction
-from told import as_told
 
 RUN = bytes.fromhex("00112233445566778899aabbccddeeff")
 CLIP = Aggregation(kind="clip")
@@ -354,7 +354,7 @@ def test_a_session_probes_and_moves_along_the_same_direction(tmp_path: Path, kin
     torch.manual_seed(3)
     inputs, model = torch.randn(16, 6), nn.Linear(6, 1)
     base = copy.deepcopy(model)
-    session = Session.open(model, as_told(folder=tmp_path, aggregation=kind), Training(rounds=20))
+    session = Session.open(model, Settings(folder=tmp_path, aggregation=kind), Training(rounds=20))
 
     def loss() -> torch.Tensor:
         return model(inputs).square().mean()
@@ -378,4 +378,4 @@ def test_a_session_probes_and_moves_along_the_same_direction(tmp_path: Path, kin
 )
 def test_settings_refuse_what_is_no_rule(field: str, value: Any) -> None:
     with pytest.raises(RecipeError, match=f"{field} is {value!r}"):
-        as_told(**{field: value})
+        Settings(**{field: value})

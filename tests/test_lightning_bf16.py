@@ -15,7 +15,7 @@ import models
 from lit import ALONE, Module, Recorder, assert_left_alone, batches, trainer_of
 from shared_seed import SharedSeedStrategy
 from shared_seed.notices import COARSE
-from told import as_told
+from shared_seed.settings import Settings
 
 
 class Fine(Module):
@@ -35,7 +35,7 @@ def fresh(kind: type[Module] = Fine) -> Module:
 
 def test_the_loss_goes_down(tmp_path: Path) -> None:
     module, recorder = fresh(), Recorder()
-    strategy = SharedSeedStrategy(as_told(epsilon=2.0**-6, number=0), on_step=recorder)
+    strategy = SharedSeedStrategy(Settings(epsilon=2.0**-6, number=0), on_step=recorder)
     trainer_of(tmp_path, strategy, max_steps=150, precision="bf16-true").fit(module, batches())
     assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
     assert sum(recorder.losses[-10:]) / 10 < 0.7 * recorder.losses[0]

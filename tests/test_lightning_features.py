@@ -31,6 +31,7 @@ from lit import (
 )
 from shared_seed.errors import ModelError
 from shared_seed.integrations.lightning import SharedSeedStrategy
+from shared_seed.settings import Settings
 from shared_seed.weights import Weights
 from told import as_told
 
@@ -177,7 +178,7 @@ def test_what_is_trained_may_not_change_under_a_run_with_a_log(tmp_path: Path) -
             if batch_idx == 2:
                 module.model[0].weight.requires_grad_(False)
 
-    strategy = SharedSeedStrategy(as_told(folder=tmp_path / "run"))
+    strategy = SharedSeedStrategy(Settings(folder=tmp_path / "run"))
     with pytest.raises(ModelError, match="has changed during a run that other peers or a log share"):
         trainer_of(tmp_path, strategy, callbacks=[Freezing()]).fit(Module(), batches())
 
@@ -326,8 +327,8 @@ def test_detect_anomaly_stops_at_a_loss_that_is_not_finite(tmp_path: Path) -> No
 
 
 def test_join_and_listen_are_shorthands_of_the_settings() -> None:
-    strategy = SharedSeedStrategy(as_told(name="me"), join="tcp://there:5555", listen="tcp://127.0.0.1:5555")
-    assert strategy.settings == as_told(name="me", join=("tcp://there:5555",), listen="tcp://127.0.0.1:5555")
+    strategy = SharedSeedStrategy(Settings(name="me"), join="tcp://there:5555", listen="tcp://127.0.0.1:5555")
+    assert strategy.settings == Settings(name="me", join=("tcp://there:5555",), listen="tcp://127.0.0.1:5555")
     assert SharedSeedStrategy(join=["tcp://a:1", "tcp://b:2"]).settings.join == ("tcp://a:1", "tcp://b:2")
 
 

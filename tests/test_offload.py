@@ -17,9 +17,9 @@ from shared_seed.integrations.transformers import SharedSeedCallback
 from shared_seed.offload import homes
 from shared_seed.perturbation import Perturbation
 from shared_seed.session import Session
+from shared_seed.settings import Settings
 from shared_seed.training import Training
 from shared_seed.weights import Weights, frozen_digest
-from told import as_told
 from trainers import ALONE, Recorder, assert_left_alone, trainer_of
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ BUILDS = {
 
 def trained(model: Any, steps: int = 3) -> tuple[Session, str]:
     torch.manual_seed(0)
-    session = Session.open(model, as_told(number=0), Training(rounds=steps))
+    session = Session.open(model, Settings(number=0), Training(rounds=steps))
     session.begin()
     loss = models.next_token_loss(model, models.tokens())
     for _ in range(steps):
@@ -115,7 +115,7 @@ def test_an_adapter_on_a_base_on_disk_gives_the_same_bits(tmp_path: Path, kind: 
 def test_trainable_weights_on_disk_are_refused(tmp_path: Path) -> None:
     model = on_disk(models.llama(), tmp_path)
     with pytest.raises(ModelError, match=r"is offloaded to disk, where an update would be lost.*LoRA"):
-        Session.open(model, as_told(), Training(rounds=1))
+        Session.open(model, Settings(), Training(rounds=1))
 
 
 def test_frozen_weights_on_disk_may_stay_there(tmp_path: Path) -> None:

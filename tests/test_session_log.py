@@ -18,12 +18,12 @@ from shared_seed.log import RunLog
 from shared_seed.manifest import Limits
 from shared_seed.messages import Message, Stream
 from shared_seed.session import Session
+from shared_seed.settings import Settings
 from shared_seed.training import Training
-from told import as_told
 
 
 def test_a_log_with_a_gap_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    settings = as_told(folder=tmp_path)
+    settings = Settings(folder=tmp_path)
     model = nn.Linear(3, 3)
     session = Session.open(copy.deepcopy(model), settings, Training(rounds=5))
     session.close()
@@ -45,7 +45,7 @@ def test_a_log_with_a_gap_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 
 def test_a_run_that_begins_here_has_the_limits_of_its_settings(tmp_path: Path) -> None:
     limits = {"most_learning_rate": 0.125, "most_samples": 8, "streams_per_key": 3, "bytes_per_second": 50_000}
-    session = Session.open(nn.Linear(3, 3), as_told(folder=tmp_path, **limits), Training(rounds=5))  # type: ignore[arg-type]
+    session = Session.open(nn.Linear(3, 3), Settings(folder=tmp_path, **limits), Training(rounds=5))  # type: ignore[arg-type]
     session.close()
     found = log.read(tmp_path / LOG_NAME).manifest.limits
     assert found == Limits(learning_rate=0.125, samples_per_message=8, streams_per_key=3, bytes_per_second=50_000)

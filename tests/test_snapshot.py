@@ -23,7 +23,6 @@ from shared_seed.settings import Settings
 from shared_seed.signed import Signed
 from shared_seed.snapshot import Snapshot
 from shared_seed.training import Training
-from told import as_told
 
 ROUNDS = 8
 INPUTS = torch.randn(16, 3, generator=torch.Generator().manual_seed(1))
@@ -42,7 +41,7 @@ def train(session: Session, model: nn.Module, steps: int) -> None:
 
 
 def begun(model: nn.Module, settings: Settings | None = None, **more: Any) -> Session:
-    session = Session.open(model, settings or as_told(), Training(rounds=ROUNDS, **more))
+    session = Session.open(model, settings or Settings(), Training(rounds=ROUNDS, **more))
     session.begin()
     return session
 
@@ -66,7 +65,7 @@ def stopped_after(steps: int, settings: Settings | None = None) -> tuple[nn.Modu
 @pytest.mark.parametrize("steps", [0, 1, 5])
 @pytest.mark.parametrize("lockstep", [True, False])
 def test_going_on_gives_the_same_bits_as_never_stopping(steps: int, lockstep: bool, tmp_path: Path) -> None:
-    settings = as_told(lockstep=lockstep)
+    settings = Settings(lockstep=lockstep)
     model, snapshot = stopped_after(steps, settings)
     assert (snapshot.round, snapshot.number) == (steps, steps)
     snapshot.save(tmp_path)
@@ -86,14 +85,14 @@ def test_going_on_gives_the_same_bits_as_never_stopping(steps: int, lockstep: bo
 
 def test_a_longer_run_may_be_asked_for() -> None:
     model, snapshot = stopped_after(3)
-    session = Session.open(model, as_told(), Training(rounds=ROUNDS + 5, resume=snapshot))
+    session = Session.open(model, Settings(), Training(rounds=ROUNDS + 5, resume=snapshot))
     assert session.manifest.rounds == ROUNDS + 5
     session.close()
 
 
 def test_what_the_folders_log_has_beyond_the_checkpoint_stands(tmp_path: Path) -> None:
     """A peer was killed after its checkpoint: the messages that it had published by then are not made anew."""
-    settings = as_told(folder=tmp_path, number=0)
+    settings = Settings(folder=tmp_path, number=0)
     model = fresh()
     session = begun(model, settings)
     train(session, model, 3)
@@ -120,8 +119,8 @@ def test_what_the_folders_log_has_beyond_the_checkpoint_stands(tmp_path: Path) -
 
 
 def test_a_fresh_folder_gets_the_checkpoints_messages(tmp_path: Path) -> None:
-    model, snapshot = stopped_after(4, as_told(number=0))
-    session = begun(model, as_told(folder=tmp_path, number=0), resume=snapshot)
+    model, snapshot = stopped_after(4, Settings(number=0))
+    session = begun(model, Settings(folder=tmp_path, number=0), resume=snapshot)
     train(session, model, ROUNDS - 4)
     session.finish()
     assert log.read(tmp_path / LOG_NAME).messages[:4] == snapshot.contents.messages

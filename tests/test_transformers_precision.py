@@ -12,7 +12,7 @@ import torch
 import models
 from shared_seed.errors import ModelError
 from shared_seed.integrations.transformers import SharedSeedCallback
-from told import as_told
+from shared_seed.settings import Settings
 from trainers import ALONE, Recorder, assert_left_alone, trainer_of
 
 
@@ -22,7 +22,7 @@ def test_bf16_autocast_trains_float32_weights(tmp_path: Path, build: Callable[[]
     trainer = trainer_of(
         tmp_path,
         build(),
-        SharedSeedCallback(as_told(epsilon=2.0**-6, number=0), on_step=recorder),
+        SharedSeedCallback(Settings(epsilon=2.0**-6, number=0), on_step=recorder),
         max_steps=120,
         learning_rate=5e-3,
         bf16=True,
@@ -46,7 +46,7 @@ def test_an_adapter_is_trained_and_its_base_untouched(tmp_path: Path, build: Cal
     recorder = Recorder()
     model = models.lora(build())
     before = models.bits(model)
-    callback = SharedSeedCallback(as_told(number=0), on_step=recorder)
+    callback = SharedSeedCallback(Settings(number=0), on_step=recorder)
     trainer = trainer_of(tmp_path, model, callback, max_steps=150, learning_rate=0.1)
     trainer.train()
     changed = {name for name, values in models.bits(model).items() if values != before[name]}

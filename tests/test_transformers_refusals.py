@@ -14,7 +14,7 @@ from transformers.optimization import Adafactor, AdafactorSchedule
 import models
 from shared_seed.errors import ModelError
 from shared_seed.integrations.transformers import SharedSeedCallback
-from told import as_told
+from shared_seed.settings import Settings
 from trainers import ALONE, Freezing, assert_left_alone, trainer_of
 
 
@@ -122,7 +122,7 @@ def test_a_training_step_of_its_own_is_refused(tmp_path: Path, kind: type[Traine
 
 
 def test_parameters_that_are_frozen_on_the_way_are_noticed_where_others_share_the_run(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, models.llama(), SharedSeedCallback(as_told(number=0, folder=tmp_path / "run")))
+    trainer = trainer_of(tmp_path, models.llama(), SharedSeedCallback(Settings(number=0, folder=tmp_path / "run")))
     trainer.add_callback(Freezing())
     with pytest.raises(ModelError, match=r"has changed during a run that other peers or a log share"):
         trainer.train()

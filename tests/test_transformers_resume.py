@@ -18,7 +18,7 @@ from shared_seed import log
 from shared_seed.errors import ManifestMismatchError
 from shared_seed.folder import LOG_NAME, PEER_NAME
 from shared_seed.integrations.transformers import SharedSeedCallback
-from told import as_told
+from shared_seed.settings import Settings
 from trainers import ALONE, Recorder, assert_left_alone, on_grid, rows, trainer_of
 
 EVERY = {
@@ -88,7 +88,7 @@ def test_a_run_may_be_made_longer_when_it_is_resumed(tmp_path: Path) -> None:
 
 def test_resuming_with_a_run_folder_goes_on_in_its_log(tmp_path: Path) -> None:
     base = models.llama()
-    settings = as_told(number=0, folder=tmp_path / "run")
+    settings = Settings(number=0, folder=tmp_path / "run")
 
     class Stopping(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -142,7 +142,7 @@ def test_weights_that_are_not_the_checkpoints_begin_a_new_run_or_are_refused(
     for name in (LOG_NAME, PEER_NAME):
         shutil.copy(checkpoint(tmp_path, 3) / name, checkpoint(tmp_path, 6) / name)
     recorder = Recorder()
-    settings = as_told(number=0, folder=tmp_path / "run" if shared else None)
+    settings = Settings(number=0, folder=tmp_path / "run" if shared else None)
     trainer = fresh(base, tmp_path, SharedSeedCallback(settings, on_step=recorder))
     resume = str(checkpoint(tmp_path, 6))
     if shared:

@@ -11,7 +11,7 @@ from typing import Any
 
 from shared_seed import codec
 from shared_seed.report.costs import Cost, Shape, alternatives
-from shared_seed.report.material import Evaluation, Material, Part
+from shared_seed.report.material import Evaluation, Material, Part, number
 from shared_seed.report.timeline import Timeline, trace
 
 
@@ -316,10 +316,8 @@ def _costs(material: Material, lanes: Timeline, received: _Received | None, by: 
 def _temperature(recipe: dict[str, Any]) -> float:
     """Of the loss that is trained on; 1 where the recipe, which may be a stranger's, says no number above 0."""
     task = recipe.get("task")
-    given = task.get("temperature") if isinstance(task, dict) else None
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        return 1.0
-    return float(given) if 0 < given < math.inf else 1.0
+    given = number(task.get("temperature")) if isinstance(task, dict) else math.nan
+    return given if given > 0 else 1.0
 
 
 def _unknown(material: Material, parts: Sequence[Part]) -> list[str]:

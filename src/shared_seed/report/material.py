@@ -171,13 +171,13 @@ def unnamed(stream: Stream) -> str:
 def _line(found: dict[str, Any]) -> Line | None:
     """A step, or ``None`` where the object is not one; a loss that is not a number is taken as not known."""
     counts = [_count(found.get(key)) for key in ("round", "sent", "received")]
-    seconds, loss = _number(found.get("seconds")), _number(found.get("loss"))
+    seconds, loss = number(found.get("seconds")), number(found.get("loss"))
     if None in counts or not seconds >= 0:
         return None
     round_, sent, received = (count or 0 for count in counts)
     late = found.get("late")
     names = tuple(shown(each) for each in late if isinstance(each, str)) if isinstance(late, list) else ()
-    clock, stream = _number(found.get("clock")), _stream(found.get("stream"))
+    clock, stream = number(found.get("clock")), _stream(found.get("stream"))
     return Line(round_, loss, sent, received, seconds, clock, names, stream)
 
 
@@ -185,7 +185,7 @@ def _count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < 1 << 62 else None
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
     """A finite number, or NaN."""
     if type(value) is int:
         return float(value) if abs(value) < 1 << 62 else math.nan
@@ -236,5 +236,5 @@ def _evaluation(line: dict[str, Any]) -> Evaluation | None:
     round_, found = _count(line.get("round")), line.get("validation")
     if round_ is None or not isinstance(found, dict):
         return None
-    rows, accuracy, loss = _count(found.get("rows")), _number(found.get("accuracy")), _number(found.get("loss"))
+    rows, accuracy, loss = _count(found.get("rows")), number(found.get("accuracy")), number(found.get("loss"))
     return Evaluation(round_ + 1, accuracy, loss, rows) if rows and 0 <= accuracy <= 1 else None
