@@ -34,6 +34,12 @@ settings.load_profile("shared-seed")
 
 
 @pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules of ``benchmarks/`` can be imported."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+
+
+@pytest.fixture
 def call(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,12 +18,10 @@ import tiny
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
-def test_every_benchmark_has_a_test_here() -> None:
+def test_every_benchmark_has_a_test() -> None:
     names = {path.stem for path in BENCHMARKS.glob("*.py")}
     assert names == {
         "attacks",
@@ -59,96 +55,9 @@ def test_every_benchmark_has_a_test_here() -> None:
         "update",
         "wire_bytes",
     }
-    assert all(f"test_{name}" in dir(sys.modules[__name__]) for name in names)
-
-
-def test_curvature(tmp_path: Path) -> None:
-    import curvature
-
-    found = curvature.measure(tiny.recipe(tmp_path), 3, 4, (-11, -12))
-    assert set(found) == {-11, -12}
-    assert all(figures.row[0] > 0 for figures in found.values())
-    # To first order a probe's losses tell the same at either distance.
-    assert found[-11].row[0] == pytest.approx(found[-12].row[0], rel=0.2)
-
-
-def test_converge(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    import converge
-    from convergence import plans
-    from convergence.course import Ledger
-
-    head = dataclasses.replace(plans.HEAD, corpus="sms", passes=24, test_rows=20, directions=1)
-    ours = [
-        dataclasses.replace(head, **changes)
-        for changes in (
-            {"peers": 3, "behind": 1, "directions": 3},
-            {"coefficient": "sign"},
-            {"coefficient": "float", "dense": True, "temperature": 4},
-        )
-    ]
-    others = [dataclasses.replace(head, method=name, rate=1e-4) for name in ("mezo", "adamw")]
-    specs = [*ours, *others, dataclasses.replace(head, lora=True)]
-    monkeypatch.setitem(plans.PLANS, "tiny", specs)
-    monkeypatch.setattr(sys, "argv", ["converge", "tiny", "--out", str(tmp_path)])
-    converge.main()
-    told = capsys.readouterr().out
-    assert told.count("| minilm, sms, ") == len(specs)
-    assert (tmp_path / "tiny.png").stat().st_size > 0
-    results = Ledger(tmp_path / "runs.jsonl").of(specs)
-    assert [result["points"][-1]["passes"] for result in results] == [24] * 6
-    assert all(len({point["loss"] for point in result["points"]}) > 1 for result in results)
-    converge.main()
-    assert "passes=" not in capsys.readouterr().out, "what has been run is run again"
-
-
-@pytest.mark.parametrize(("name", "labels"), [("rotten-tomatoes", 2), ("sms", 2), ("news", 4)])
-def test_a_corpus_of_the_lab_has_short_texts_of_each_label(name: str, labels: int) -> None:
-    from convergence.corpora import CORPORA
-
-    corpus = CORPORA[name]()
-    assert len(corpus.labels) == labels
-    for part in (corpus.train, corpus.test):
-        assert len(part) >= 200
-        assert {label for _, label in part} == set(range(labels))
-        # Longer ones are left out by `most_tokens`.
-        assert sum(len(text.split()) <= 20 for text, _ in part) > 0.4 * len(part)
-    assert not {text for text, _ in corpus.train} & {text for text, _ in corpus.test}
-
-
-def test_shares(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    import shares
-    from convergence.bench import MODELS
-    from convergence.spec import Spec
-
-    short = ["--model", "minilm", "--corpus", "sms", "--batches", "3", "--size", "2", "--passes", "4"]
-    monkeypatch.setattr(sys, "argv", ["shares", *short])
-    shares.main()
-    assert capsys.readouterr().out.count("bert.embeddings.word_embeddings ") == 2, "by kind, and by depth"
-    monkeypatch.setattr(sys, "argv", ["shares", *short, "--even"])
-    shares.main()
-    assert "even in labels" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["shares", *short, "--temperatures"])
-    shares.main()
-    told = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
-    assert len(told) == 5
-    assert all(0 < value <= 1 for value in told)
-    # Two labels, chances of 1/2 and 1/4 of the wrong one: weights in proportion to 2 and 1.
-    logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
-    assert shares.evenness(logits, torch.tensor([0, 0]), 1) == pytest.approx(0.9)
-    assert shares.evenness(logits, torch.tensor([0, 0]), 1e6) == pytest.approx(1)
-
-    bench = MODELS["minilm"](Spec(model="minilm", corpus="sms"))
-    found = shares.grouped(shares.measure(bench, 3, 2), shares.kind)
-    total, trained = found.pop("all"), [p for p in bench.model.parameters() if p.requires_grad]
-    assert total.numbers == sum(p.numel() for p in trained) == sum(share.numbers for share in found.values())
-    gradients, drawn = [], bench.batches(2, 0)
-    for _ in range(3):
-        parts = torch.autograd.grad(bench.loss(next(drawn)), trained)
-        gradients.append(torch.cat([part.reshape(-1) for part in parts]).double())
-    mean = torch.stack(gradients).mean(0)
-    variance = 2 * sum(float((g - mean).square().sum()) for g in gradients) / 2
-    assert total.signal == pytest.approx(float(mean.square().sum()) - variance / 6, rel=1e-3)
-    assert total.row == pytest.approx(total.signal + variance, rel=1e-3)
+    here = [path.read_text() for path in Path(__file__).parent.glob("test_benchmarks*.py")]
+    tested = {name for text in here for name in re.findall(r"^def test_(\w+)\(", text, re.MULTILINE)}
+    assert names <= tested
 
 
 def test_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -467,107 +376,6 @@ def test_upstream_transformers_plugin(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(trainer.optimizer.state) == 0
 
 
-@pytest.fixture
-def short(tmp_path: Path) -> Any:
-    """Options of the speed benchmarks for a tiny model."""
-    from common.options import Options
-
-    return Options((str(tiny.save_model(tmp_path / "model")),), quick=True)
-
-
-def test_step(short: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import step
-
-    rows = step.measure(short, ((2, 8),))
-    methods = {(row.precision, row.method) for row in rows}
-    assert len(methods) == len(rows) == 7 + 9
-    assert {("fp32", "LOZO"), ("bf16", "plain, apart"), ("bf16", "MeZO, bf16 weights")} < methods
-    assert all(row.to_plain == 1 for row in rows if row.method == "plain pair")
-    assert all(row.ours_faster == 1 for row in rows if row.method == "ours")
-    assert all(0 < row.least <= row.seconds for row in rows)
-    judged = step.targets([dataclasses.replace(row, tokens=32) for row in rows])
-    assert [target.limit for target in judged] == [1.15, 3, 1.15, 8]
-    assert "of plain" in capsys.readouterr().out
-
-
-def test_update(short: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import update
-
-    rows = update.measure(short, (8, 64))
-    assert [row.gradients for row in rows] == [8, 64]
-    assert all(row.parameters > 1000 and row.copies > 0 and row.than_a_pass_each > 0 for row in rows)
-    assert [target.limit for target in update.targets(rows)] == [2, 4, 30]
-    update.check_bits(short.models[0], "cpu")
-    assert "bits on cpu as on the CPU" in capsys.readouterr().out
-
-
-def test_noise(short: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import noise
-
-    rows = noise.measure(short, 1 << 12)
-    assert [row.method for row in rows] == ["signs", "shift"]
-    assert all(row.nanoseconds > 0 for row in rows)
-    assert [target.limit for target in noise.targets(rows)] == [1.3, 1.3]
-    assert "ns a weight" in capsys.readouterr().out
-
-
-def test_replay(short: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import replay
-
-    (row,) = replay.measure(short, 200)
-    assert row.gradients == 20
-    assert min(row.seconds, row.setup, row.rate, row.than_one_by_one, row.than_decomfl) > 0
-    base = replay.Base(short.models[0], "cpu")
-    before = models.bits(base.model)
-    base.seconds(3)
-    assert models.bits(base.model) == before
-    assert [(target.limit, target.at_least) for target in replay.targets([row])] == [(50, True)]
-    assert "20 gradients in" in capsys.readouterr().out
-
-
-def test_memory(short: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import memory
-    from common import resident
-
-    rows = memory.measure(short, (2, 8), ("inference", "ours"))
-    assert [row.way for row in rows] == ["inference", "ours"]
-    assert all(50 < row.after_loading <= row.peak for row in rows)
-    assert rows[0].to_inference == 1
-    assert [target.limit for target in memory.targets(rows)] == [1.05]
-    with pytest.raises(RuntimeError, match="resident ours failed"):
-        memory.run("ours", "nowhere", (2, 8), 1, "cpu")
-    capsys.readouterr()
-    for way in resident.WAYS:
-        resident.main([way, short.models[0], "2", "8", "1", "cpu"])
-        assert json.loads(capsys.readouterr().out.splitlines()[-1])["after_loading"] > 0
-
-
-def test_startup(short: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import startup
-
-    parts = {"import": 1.0, "open": 2.0, "step": 3.0, "total": 9.0}
-    row = startup.compare("tiny", "warm", [{"total": 5.0}, {"total": 7.0}], [parts, {**parts, "total": 8.0}])
-    assert (row.inference, row.added, row.importing, row.opening, row.stepping) == (6, 2.5, 1, 2, 3)
-    found = startup.run("ours", short.models[0], (2, 8), "cpu", {})
-    assert set(found) == {"loading", "import", "open", "step", "total"}
-    assert found["total"] == pytest.approx(sum(found.values()) - found["total"])
-    assert [(target.limit, target.met) for target in startup.targets([row])] == [(2, False)]
-    assert "a first step adds 2.50 s" in capsys.readouterr().out
-
-
-def test_scaling(short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import scaling
-
-    model = short.models[0]
-    extent = scaling.Extent((model,), ((1, 8), (2, 8)), (1, 4), (1, 5), model, (2, 8), 1)
-    curves = scaling.measure(short, tmp_path / "out", extent)
-    assert [curve.name for curve in curves] == ["parameters", "tokens", "peers", "gradients"]
-    assert all(len(values) == len(curve.x) for curve in curves for values in curve.seconds.values())
-    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {f"{curve.name}.png" for curve in curves}
-    assert json.loads((tmp_path / "out" / "scaling.json").read_text())["machine"]["cores"] > 0
-    assert "our replay" in capsys.readouterr().out
-
-
 def test_simulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import simulate
 
@@ -687,58 +495,3 @@ def test_catchup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = json.loads((tmp_path / "out" / "catchup.json").read_text())
     assert written["found"]["whole"]["received"] == found.whole.received
     assert "| 1,000 messages |" in capsys.readouterr().out
-
-
-def test_speed(short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import speed
-
-    judged = speed.measure(short, tmp_path, ("update", "replay"))
-    written = json.loads((tmp_path / "speed.json").read_text())
-    assert [target["what"] for target in written["targets"]] == [target.what for target in judged]
-    assert len(written["rows"]["update"]) == 3
-    assert (tmp_path / "speed.png").stat().st_size > 1000
-    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
-    others = {"attacks", "converge", "merge", "precision", "scaling", "simulate", "speed"}
-    assert set(speed.PARTS) | others == {
-        path.stem for path in BENCHMARKS.glob("*.py") if "from common" in path.read_text()
-    }
-
-
-def test_targets_say_by_how_much_they_were_missed() -> None:
-    from common.target import Target, table
-
-    targets = [Target("a", 2, 1.5), Target("b", 2, 3), Target("c", 4, 3, at_least=True, unit=" s")]
-    assert [target.verdict for target in targets] == ["met", "missed by 50 %", "missed by 25 %"]
-    assert table(targets).splitlines()[-1] == "| c | >= 4 s | 3 s | missed by 25 % |"
-
-
-def test_ratios_are_taken_within_rounds() -> None:
-    from common.timing import Times, contest
-
-    times = Times()
-    for round_, (a, b) in enumerate([(1.0, 2.0), (10.0, 20.0), (3.0, 9.0)]):
-        times.note("a", round_, a)
-        times.note("b", round_, b)
-    assert times.ratio("b", "a") == 2
-    assert times.least_ratio("b", "a") == 2
-    calls: list[str] = []
-    contest({name: lambda name=name: calls.append(name) for name in "xyz"}, 3, {"y": 2}, ("z",))
-    assert calls == ["x", "y", *"xyz", *"zx", *"zxy"]
-
-
-def test_other_methods_do_what_their_papers_say(short: Any) -> None:
-    from common import decomfl, lozo, mezo
-    from common.workloads import Workload, batch, build
-
-    model = build(short.models[0])
-    before = {name: values.clone() for name, values in model.named_parameters()}
-    mezo.add(mezo.draw(model, 3), 0.5)
-    assert any(not torch.equal(values, before[name]) for name, values in model.named_parameters())
-    mezo.add(mezo.draw(model, 3), -0.5)
-    for name, values in model.named_parameters():
-        torch.testing.assert_close(values, before[name])
-    work = Workload(model, batch(model, 2, 8))
-    for step in (mezo.step(work), decomfl.step(work), lozo.step(work)):
-        step()
-    for name, values in model.named_parameters():
-        torch.testing.assert_close(values, before[name], rtol=1e-3, atol=1e-4)

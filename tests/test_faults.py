@@ -33,9 +33,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 Event = dict[str, Any]
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 # The schedule

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +16,10 @@ from shared_seed.swarm import wire
 from shared_seed.swarm.output import Publish
 from shared_seed.swarm.wire import State
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHAPES = ["flat", "hubs", "relayed", "tree"]
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 @pytest.mark.parametrize("lockstep", [True, False], ids=["lockstep", "free"])
