@@ -3,6 +3,7 @@
     python benchmarks/shares.py --model smollm2 --corpus rotten-tomatoes
     python benchmarks/shares.py --even --size 16     # what even labels do to a batch's gradient
     python benchmarks/shares.py --temperatures       # how unevenly rows count
+    python benchmarks/shares.py --gains 600          # what a gradient gains, by temperature and layers
 
 Gradients by backpropagation, of some hundred rows in batches, where training has come to. For each group of
 parameters are printed the square of the expected gradient ``S``, the mean square of one row's gradient ``N``, both
@@ -22,6 +23,7 @@ from statistics import fmean, stdev
 import torch
 from torch import Tensor
 
+from convergence import margins
 from convergence.bench import MODELS, Bench
 from convergence.methods import METHODS
 from convergence.spec import Spec
@@ -131,6 +133,18 @@ def _error(values: Sequence[float]) -> float:
     return stdev(values) / sqrt(len(values))
 
 
+def _print_gains(found: margins.Margins) -> None:
+    print(f"{'nats a gradient, at temperature':32}" + "".join(f"{t:>10}" for t in TEMPERATURES))
+    count = int(found.layers.max()) + 1
+    tenths = [range(count * i // 10, count * (i + 1) // 10) for i in range(10)]
+    for layers in (range(count), *filter(len, tenths)):
+        gains = [margins.gain(found, temperature, layers) for temperature in TEMPERATURES]
+        print(
+            f"layers {layers.start:>2} to {layers.stop - 1:>2} alone            "
+            + "".join(f"{g:10.1e}" for g in gains)
+        )
+
+
 def main() -> None:
     """Measure and print."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,6 +157,7 @@ def main() -> None:
         "--even", action="store_true", help="print the mean square of a batch's gradient, with labels even and not"
     )
     words.add_argument("--temperatures", action="store_true", help="print how evenly rows count at each")
+    words.add_argument("--gains", type=int, default=0, metavar="ROWS", help="print what a gradient gains at best")
     words.add_argument("--passes", type=int, default=0, help="forward passes of training before")
     chosen = words.parse_args()
     torch.set_num_threads(1)
@@ -155,6 +170,11 @@ def main() -> None:
         logits, labels = outputs(bench)
         for temperature in TEMPERATURES:
             print(f"temperature {temperature:2} {evenness(logits, labels, temperature):6.3f}")
+        return
+    if chosen.gains:
+        if bench.words is None or len(bench.words) != 2:
+            words.error("gains are of a language model that is asked for one of two words")
+        _print_gains(margins.measure(bench, chosen.gains))
         return
     if chosen.even:
         for even in (False, True):

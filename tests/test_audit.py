@@ -66,7 +66,7 @@ def audited(run: Path, **options: Any) -> Audit:
 
 def published(run: Path) -> Stream:
     """The stream of the peer that a folder belongs to."""
-    return folder.decode_stream((run / folder.PEER_NAME).read_bytes(), "the note")[0]
+    return folder.decode_note((run / folder.PEER_NAME).read_bytes(), "the note")[0]
 
 
 # Runs of sessions in threads: fast, so that every attack can have one
@@ -402,9 +402,8 @@ def test_messages_louder_than_their_own_gradients_allow_break_a_promise(home: Pa
     honest, loud = [], []
     for number, code in enumerate(codes):
         rate.note([code])
-        far, near = rate.value(9.0), rate.value(0.5)
-        honest.append(Message(stream(1), number, number, as_float32(far), bytes([code])))
-        loud.append(Message(stream(2), number, number, as_float32((number + 6.5) * near), bytes([code])))
+        honest.append(Message(stream(1), number, number, as_float32(rate.most), bytes([code])))
+        loud.append(Message(stream(2), number, number, as_float32((number + 0.5) * rate.most), bytes([code])))
     assert breaks([*honest, *loud], terms) == {stream(1): 0, stream(2): 2}
 
 

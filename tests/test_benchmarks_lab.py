@@ -7,8 +7,10 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import tiny
 
@@ -68,6 +70,45 @@ def test_a_corpus_of_the_lab_has_short_texts_of_each_label(name: str, labels: in
     assert not {text for text, _ in corpus.train} & {text for text, _ in corpus.test}
 
 
+def test_a_gradients_gain_is_that_of_random_directions_and_batches() -> None:
+    from convergence import margins
+
+    generator = np.random.default_rng(0)
+    rows, numbers, temperature = 40, 6, 2.0
+    signs = np.where(np.arange(rows) % 2, 1.0, -1.0)
+    gradients = (generator.normal(size=(rows, numbers)) + 0.4 * signs[:, None]).astype(np.float32)
+    found = margins.Margins(gradients, generator.normal(size=rows) + signs, signs, np.arange(numbers) // 3)
+
+    def loss(moved: Tensor) -> Tensor:
+        margin = torch.from_numpy(found.margins) + torch.from_numpy(gradients).double() @ moved
+        first, second = margin[signs < 0], margin[signs > 0]
+        return torch.nn.functional.softplus(first[None, :] - second[:, None]).mean()
+
+    down = -torch.func.grad(loss)(torch.zeros(numbers, dtype=torch.float64)).numpy()
+    weights = signs / (1 + np.exp(signs * found.margins / temperature))
+    batches = np.array(
+        [
+            (weights[:, None] * gradients)[
+                [*generator.choice(rows // 2, 8, False) * 2, *generator.choice(rows // 2, 8, False) * 2 + 1]
+            ].mean(0)
+            for _ in range(20_000)
+        ]
+    )
+    chance = 1 / (1 + np.exp(-found.margins))
+    curvature = ((gradients**2).sum(1) * chance * (1 - chance)).mean()
+    for layers, kept in ((None, slice(None)), (range(1), slice(3)), (range(1, 2), slice(3, 6))):
+        part = margins.Margins(gradients[:, kept], found.margins, signs, found.layers[kept])
+        assert margins.gain(found, temperature, layers) == pytest.approx(margins.gain(part, temperature))
+    along = (weights[:, None] * gradients).mean(0) @ down
+    square = (batches**2).sum(1).mean()
+    # A row's own product is left out: a batch's rows are not those whose loss is to fall.
+    assert margins.gain(found, temperature) < along**2 / (2 * square * curvature)
+    own = float(np.mean(weights * margins.ranking(found.margins, signs) * (gradients**2).sum(1)))
+    assert margins.gain(found, temperature) == pytest.approx(
+        (along - own) ** 2 / (2 * square * curvature), rel=0.05
+    )
+
+
 def test_shares(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import shares
     from convergence.bench import MODELS
@@ -85,6 +126,9 @@ def test_shares(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     told = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
     assert len(told) == 5
     assert all(0 < value <= 1 for value in told)
+    monkeypatch.setattr(sys, "argv", ["shares", *short, "--gains", "6"])
+    with pytest.raises(SystemExit):
+        shares.main()
     # Two labels, chances of 1/2 and 1/4 of the wrong one: weights in proportion to 2 and 1.
     logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
     assert shares.evenness(logits, torch.tensor([0, 0]), 1) == pytest.approx(0.9)

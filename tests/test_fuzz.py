@@ -154,7 +154,7 @@ def test_hostile_low_bits_are_refused(entry: Entry, tmp_path: Path) -> None:
 @by_folder("peers")
 @pytest.mark.usefixtures("_bounded")
 def test_a_hostile_note_of_a_stream_is_refused(entry: Entry) -> None:
-    refused(entry, lambda data: folder.decode_stream(data, "a note"))
+    refused(entry, lambda data: folder.decode_note(data, "a note"))
 
 
 @by_folder("invites")

@@ -173,9 +173,11 @@ def test_a_promise_finds_the_learning_rate_and_the_scheduler_gives_its_shape(tmp
     trainer_of(tmp_path, strategy, max_steps=4, max_epochs=9).fit(module, batches(size=32))
     followed = Rate(0.01, 2.0**-6, 0)
     expected = []
-    for step, message in enumerate(log.read(tmp_path / "run" / LOG_NAME).messages):
+    for step, message in zip(recorder.steps, log.read(tmp_path / "run" / LOG_NAME).messages, strict=True):
         followed.note(message.codes)
-        expected.append(0.5**step * followed.value(0.5))
+        followed.learn(step.loss)
+        expected.append(0.5**message.number * followed.value())
+        followed.went([message])
     assert [step.learning_rate for step in recorder.steps] == pytest.approx(expected)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from shared_seed import codec
 from shared_seed.errors import RecipeError
-from shared_seed.messages import Message, Stream
+from shared_seed.messages import Message, Stream, as_float32
 from shared_seed.optimizer import Groups
-from shared_seed.rate import WINDOW, Rate
+from shared_seed.rate import FAR, FASTER, LEAST, MOST, PROMISE, SLOWER, WINDOW, Rate
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.training import Training
@@ -31,57 +32,107 @@ def rate(promise: float = 0.006, scale_exponent: int = 0) -> Rate:
     return Rate(promise, EPSILON, scale_exponent)
 
 
-@given(CODES, st.integers(-8, 8), st.floats(1e-6, 1.0), st.floats(min_value=-1.0))
+@given(CODES, st.integers(-8, 8), st.floats(1e-6, 1.0))
 def test_it_promises_what_was_asked_for_and_goes_no_further_than_the_probe(
-    codes: list[int], scale: int, promise: float, loss: float
+    codes: list[int], scale: int, promise: float
 ) -> None:
     followed = rate(promise, scale)
     followed.note(codes)
     known = [Fraction(codec.decode(c, scale)) for c in codes if not codec.is_abstention(c)][-WINDOW:]
     square = sum(g * g for g in known) * (1 + Fraction(8, max(1, len(known)))) / max(1, len(known))
     if square == 0:
-        assert followed.value(loss) == 0
+        assert followed.value() == 0
         return
-    far = promise * min(4.0, max(1.0, loss))
-    promised, gone = followed.value(loss) * float(square), followed.value(loss) * math.sqrt(square)
-    assert promised <= far * (1 + 1e-9)
+    promised, gone = followed.value() * float(square), followed.value() * math.sqrt(square)
+    assert promised <= promise * (1 + 1e-9)
     assert gone <= EPSILON * (1 + 1e-9)
-    assert promised == pytest.approx(far) or gone == pytest.approx(EPSILON)
+    assert promised == pytest.approx(promise) or gone == pytest.approx(EPSILON)
 
 
-def test_a_loss_that_is_unknown_promises_no_more() -> None:
-    followed = rate()
-    followed.note([codec.encode(64.0)])
-    assert 3 * followed.value(math.nan) == 3 * followed.value(1.0) == pytest.approx(followed.value(3.0))
+def told(losses: Iterable[float], promise: float = PROMISE) -> Rate:
+    """A rate whose own and only gradient is 1 at each step, and what it promises on the way."""
+    followed = Rate(promise, 1.0, 0)
+    for number, loss in enumerate(losses):
+        followed.note([codec.encode(1.0)] * WINDOW)
+        followed.learn(loss)
+        followed.went([Message(STREAM, number, number, as_float32(followed.value()), bytes([codec.encode(1.0)]))])
+    return followed
+
+
+def test_losses_that_are_unknown_change_nothing() -> None:
+    assert told([math.nan] * 50).value() == told([math.nan]).value()
+
+
+def test_where_losses_fall_as_promised_more_is_promised_and_where_they_rise_less() -> None:
+    usual = told([math.nan]).value()
+    falling, level, rising = (told(1 + slope * n for n in range(200)).value() for slope in (-0.01, 0.0, 0.01))
+    assert rising <= level < usual < falling
+    assert falling > 4 * usual
+    assert rising == pytest.approx(LEAST * usual, rel=0.01)
+
+
+@given(st.lists(st.floats(-10, 10), max_size=60), st.floats(1e-4, 1))
+def test_promises_stay_within_bounds_and_pace(losses: list[float], promise: float) -> None:
+    before = promise * min(max(1, losses[0]), FAR) if losses else promise
+    for count in range(len(losses)):
+        now = told(losses[: count + 1], promise).state[0]
+        assert promise * LEAST <= now <= promise * MOST
+        assert before * SLOWER * 0.999 <= now <= before * FASTER * 1.001
+        before = now
 
 
 def test_gradients_twice_as_large_halve_the_probe_or_quarter_the_promise() -> None:
     large, larger, small, smaller = rate(), rate(), rate(), rate()
     for followed, gradient in ((large, 32.0), (larger, 64.0), (small, 0.5), (smaller, 0.25)):
         followed.note([codec.encode(gradient)])
-    assert large.value(0.5) == pytest.approx(4 * larger.value(0.5)) == pytest.approx(0.006 / 32**2 / 9)
-    assert 2 * small.value(0.5) == pytest.approx(smaller.value(0.5)) == pytest.approx(EPSILON / 0.25 / 3)
+    assert large.value() == pytest.approx(4 * larger.value()) == pytest.approx(0.006 / 32**2 / 9)
+    assert 2 * small.value() == pytest.approx(smaller.value()) == pytest.approx(EPSILON / 0.25 / 3)
 
 
-@given(st.lists(CODES.filter(bool), min_size=1, max_size=60), st.data())
-def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(steps: list[list[int]], data: st.DataObject) -> None:
+@given(
+    st.lists(st.tuples(CODES.filter(bool), st.floats(0.1, 9)), min_size=1, max_size=60),
+    st.data(),
+)
+def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(
+    steps: list[tuple[list[int], float]], data: st.DataObject
+) -> None:
     earlier = data.draw(st.integers(0, len(steps)))
     messages = [
         Message(Stream(STREAM.peer, 2), number, number, 1.0, bytes(codes))
-        for number, codes in enumerate(steps[:earlier])
+        for number, (codes, _) in enumerate(steps[:earlier])
     ]
     messages += [
         Message(STREAM, number, earlier + number, 1.0, bytes(codes))
-        for number, codes in enumerate(steps[earlier:])
+        for number, (codes, _) in enumerate(steps[earlier:])
     ]
     others = [Message(Stream(b"another peer"), n, n, 1.0, b"\x7e") for n in range(3)]
     until = data.draw(st.integers(0, len(steps) - earlier))
     going, resumed = rate(), rate()
-    for codes in steps[: earlier + until]:
+    for message, (codes, loss) in zip(messages[: earlier + until], steps, strict=False):
         going.note(codes)
+        going.learn(loss)
+        going.went([message, *others])
     resumed.note(b"\x40")
     resumed.resume(data.draw(st.permutations(messages + others)), STREAM, until)
-    assert resumed.value(0.5) == going.value(0.5)
+    assert resumed.size == going.size
+    resumed.restore(going.state)
+    assert resumed.value() == going.value() or not going.state
+    for followed in (going, resumed) if going.state else ():
+        followed.learn(0.5)
+    assert resumed.value() == going.value() or not going.state
+
+
+@pytest.mark.parametrize("promised", [0.004, 0.02])
+def test_who_comes_late_promises_what_the_others_do(promised: float) -> None:
+    others = [
+        Message(Stream(b"another peer"), n, n, as_float32(promised / 256), bytes([codec.encode(16.0)]))
+        for n in range(2 * WINDOW)
+    ]
+    late = rate()
+    late.resume(others, STREAM, 0)
+    late.note([codec.encode(16.0)])
+    late.learn(math.nan)
+    assert late.value() * late.size**2 == pytest.approx(promised, rel=0.2)
 
 
 class Bowl(nn.Module):
@@ -158,8 +209,11 @@ def test_a_schedule_that_rises_stays_at_what_was_found() -> None:
     for number in range(30):
         session.measure(model.loss)
         report = session.step(groups.learning_rate(optimizer))
-        followed.note(next(m.codes for m in session.protocol.archive if m.number == number))
-        parts.append(report.learning_rate / followed.value(report.loss))
+        message = next(m for m in session.protocol.archive if m.number == number)
+        followed.note(message.codes)
+        followed.learn(report.loss)
+        parts.append(report.learning_rate / followed.value())
+        followed.went([message])
         optimizer.step()
         schedule.step()
     session.close()

@@ -15,6 +15,7 @@ from common import mezo
 from convergence.bench import Bench
 from convergence.spec import Spec
 from shared_seed import codec, update
+from shared_seed.messages import Message, Stream, as_float32
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Probe
@@ -54,26 +55,34 @@ class SharedSeed(Method):
 
     def step(self, number: int) -> None:
         """A probe of every peer, and all of them applied, the others' maybe some rounds later."""
-        own, *others = [self._take(peer, number) for peer in range(self.spec.peers)]
-        rest = [step for steps in others for step in steps]
+        taken = [self._take(peer, number) for peer in range(self.spec.peers)]
+        (own, _), *others = taken
+        rest = [step for steps, _ in others for step in steps]
         now = own + ([] if self.spec.behind else rest)
         self._late.append(rest if self.spec.behind else [])
         if len(self._late) > self.spec.behind:
             now = now + self._late.popleft()
         update.apply(self._weights, [s for s, _ in now], np.array([step for _, step in now], np.float64))
+        for found in self._found:
+            found.went([message for _, message in taken])
         self.sent += self.spec.directions
 
-    def _take(self, peer: int, number: int) -> list[tuple[Sample, float]]:
-        spec, batch = self.spec, next(self._batches[peer])
+    def _take(self, peer: int, number: int) -> tuple[list[tuple[Sample, float]], Message]:
+        """How far to go along each direction of a peer's probe, and what it would publish."""
+        spec, batch, found = self.spec, next(self._batches[peer]), self._found[peer]
         samples = [Sample(self.spec.seed, number, peer * spec.directions + i) for i in range(spec.directions)]
         measured = self._probe.measure_all(lambda: self.bench.loss(batch), samples)
-        gradients, loss = [m.gradient for m in measured], mean(m.loss for m in measured)
-        self._found[peer].note([codec.encode(gradient) for gradient in gradients])
-        rate = self._found[peer].value(loss) if spec.rate is None else spec.rate / spec.directions
-        rate *= spec.factor(number)
+        gradients = [m.gradient for m in measured]
+        codes = bytes(codec.encode(gradient) for gradient in gradients)
+        found.note(codes)
+        if spec.follow:
+            found.learn(mean(m.loss for m in measured))
+        rate = found.value() if spec.rate is None else spec.rate / spec.directions
+        rate = as_float32(rate * spec.factor(number))
         self.rates.append(rate)
-        lengths = [self._coefficient(gradient, self._found[peer].size) for gradient in gradients]
-        return [(sample, -rate * length) for sample, length in zip(samples, lengths, strict=True)]
+        lengths = [self._coefficient(gradient, found.size) for gradient in gradients]
+        steps = [(sample, -rate * length) for sample, length in zip(samples, lengths, strict=True)]
+        return steps, Message(Stream(bytes([peer]) * 12), number, number, rate, codes)
 
     def _coefficient(self, gradient: float, size: float) -> float:
         """What a probe publishes; a sign is as long as gradients are in general, so that rates compare."""

@@ -24,6 +24,7 @@ class Spec:
         method: whose steps are made.
         rate: learning rate; None has it found.
         promise: nats that the found rate promises.
+        follow: the promise follows what steps deliver; without it, as it was before 2026-11-28.
         points: where it is tested, its start not counted.
         passes: forward passes of 16 rows in all, for each peer; a backward pass counts as two.
         batch: rows a probe.
@@ -50,6 +51,7 @@ class Spec:
     lora: bool = False
     rate: float | None = None
     promise: float = PROMISE
+    follow: bool = True
     points: int = 4
     passes: int = 600
     batch: int = 16

@@ -123,8 +123,8 @@ def _log(data: bytes) -> None:
 
 
 def _peer(data: bytes) -> None:
-    stream, label = folder.decode_stream(data, "a note")
-    assert folder.decode_stream(folder.encode_stream(stream, label), "the same") == (stream, label)
+    noted = folder.decode_note(data, "a note")
+    assert folder.decode_note(folder.encode_note(*noted), "the same") == noted
 
 
 def _snapshot(data: bytes) -> None:

@@ -292,7 +292,7 @@ def low_bits() -> bytes:
 
 def note() -> bytes:
     """What a run folder notes of its stream."""
-    return folder.encode_stream(stream(OURS), b"a label.")
+    return folder.encode_note(stream(OURS), b"a label.")
 
 
 def manifest_text(**changes: object) -> bytes:

@@ -29,7 +29,7 @@ from shared_seed.noise import Sample, stream_key
 from shared_seed.perturbation import Perturbation
 from shared_seed.precision import resolve
 from shared_seed.probe import Probe
-from shared_seed.rate import FAR, Rate
+from shared_seed.rate import Rate
 from shared_seed.recipe import Recipe
 from shared_seed.replay import at_start
 from shared_seed.text_task import TextTask
@@ -143,9 +143,9 @@ def _batches(terms: Recipe, task: TextTask, options: Options, assigned: bool) ->
     return AssignedBatches(task, task.encode(chosen), size, terms.training.seed)
 
 
-LOUD = 2 * FAR
-"""Times the rate that follows from a peer's messages alone that one of them may ask for: its loss may be large,
-and a peer that came back without its latest messages knew fewer.
+LOUD = 2
+"""Times the most that a peer's gradients allow that one of its messages may ask for: a peer that came back without
+its latest messages knew fewer.
 """
 
 
@@ -180,7 +180,7 @@ def breaks(messages: Sequence[Message], terms: Recipe) -> dict[Stream, int]:
             fresh = Rate(terms.promise, training.epsilon, training.scale_exponent)
             rate = followed.setdefault(message.stream.peer, fresh)
             rate.note(message.codes)
-            most = LOUD * rate.value(loss=1.0)
+            most = LOUD * rate.most
         louder = message.learning_rate > most
         again = message.round <= last.get(message.stream, -1)
         broken[message.stream] = broken.get(message.stream, 0) + (louder or again)

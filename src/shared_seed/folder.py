@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from shared_seed.admission import LABEL_SIZE
 from shared_seed.errors import LogError, MessageError
 from shared_seed.log import Contents, RunLog
 from shared_seed.messages import Stream
+from shared_seed.rate import LEARNT
 
 LOG_NAME = "gradients.sslog"
 """The gradient log in a run folder."""
@@ -28,11 +30,12 @@ LARGEST_NOTE = 1024
 
 
 class _Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the note says: hex digits, and a number."""
+    """What the note says: hex digits, and numbers."""
 
     peer: str
     incarnation: int
     label: str
+    learnt: tuple[float, ...] = ()
 
 
 def logged(folder: Path | None) -> Contents | None:
@@ -62,14 +65,14 @@ def open_log(folder: Path | None, begun: Contents, contents: Contents | None) ->
     return RunLog.create(path, begun) if contents is None else RunLog.resume(path, contents)
 
 
-def encode_stream(stream: Stream, label: bytes) -> bytes:
-    """The note of a stream and of its peer's label, as JSON."""
+def encode_note(stream: Stream, label: bytes, learnt: tuple[float, ...] = ()) -> bytes:
+    """The note of a stream, of its peer's label, and of what it has learnt of its learning rate, as JSON."""
     noted = {"peer": stream.peer.hex(), "incarnation": stream.incarnation, "label": label.hex()}
-    return json.dumps(noted).encode()
+    return json.dumps(noted | ({"learnt": learnt} if learnt else {})).encode()
 
 
-def decode_stream(data: bytes, source: str) -> tuple[Stream, bytes]:
-    """The stream and the label that :func:`encode_stream` noted.
+def decode_note(data: bytes, source: str) -> tuple[Stream, bytes, tuple[float, ...]]:
+    """What :func:`encode_note` noted.
 
     Raises:
         LogError: the note is damaged; names ``source``.
@@ -81,7 +84,9 @@ def decode_stream(data: bytes, source: str) -> tuple[Stream, bytes]:
         label = bytes.fromhex(noted.label)
         if len(label) not in (0, LABEL_SIZE):
             raise ValueError(f"a label of {len(label)} bytes; expected {LABEL_SIZE} or none")
-        return Stream(bytes.fromhex(noted.peer), noted.incarnation), label
+        if len(noted.learnt) not in (0, LEARNT) or not all(map(math.isfinite, noted.learnt)):
+            raise ValueError(f"{len(noted.learnt)} numbers learnt; expected {LEARNT} finite ones, or none")
+        return Stream(bytes.fromhex(noted.peer), noted.incarnation), label, noted.learnt
     except (ValueError, RecursionError, msgspec.DecodeError, MessageError) as error:
         raise LogError(f"{source} is damaged ({error}); delete it to take part as a new peer") from error
 
@@ -93,7 +98,7 @@ def noted_stream(folder: Path | None) -> tuple[Stream, bytes] | None:
         LogError: the folder's note is damaged.
     """
     path = folder / PEER_NAME if folder else None
-    return decode_stream(path.read_bytes(), str(path)) if path is not None and path.exists() else None
+    return decode_note(path.read_bytes(), str(path))[:2] if path is not None and path.exists() else None
 
 
 def note_stream(folder: Path | None, stream: Stream, label: bytes) -> None:
@@ -108,7 +113,7 @@ def note_stream(folder: Path | None, stream: Stream, label: bytes) -> None:
     temporary = path.with_name(path.name + ".new")
     try:
         with temporary.open("wb") as file:
-            file.write(encode_stream(stream, label))
+            file.write(encode_note(stream, label))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -3,7 +3,7 @@
 A step of ``rate * g`` against a direction lowers the loss by ``rate * g**2`` nats, to first order. Here that is
 what is chosen, the *promise*, and the rate follows from the projected gradients g as they come::
 
-    rate = min(far * promise / size**2, epsilon / size)      size**2 = mean(g**2) * (1 + 8 / count)
+    rate = min(promise / size**2, epsilon / size)      size**2 = mean(g**2) * (1 + 8 / count)
 
 Why nats, and not a distance, are the same for all models: descent along random directions goes best at the rate
 ``|G|**2 / (E[g**2] * tr H)``, with G the gradient and H the Hessian of the expected loss (the quadratic model of
@@ -11,30 +11,48 @@ Spall 1992, section III; Malladi et al. 2023, lemma 3). A cross-entropy's Hessia
 (Martens 2020, "New insights and perspectives on the natural gradient method", section 9), whose trace is the mean
 squared norm of one example's gradient. So the best ``rate * E[g**2]`` is near ``|G|**2 / E[|G_example|**2]``: the
 share of the signal in one example's gradient, a number without a unit that knows nothing of parameters, batch size
-or adapters. It is measured in ``docs/convergence.md``. Where the loss is above 1, as that over a whole vocabulary
-may be, there is further to go, and ``far`` is the loss, but 4 at most; else it is 1. The second bound keeps a step
-from going further than its probe has looked.
+or adapters. It is measured in ``docs/convergence.md``.
 
-Every peer takes its own projected gradients, and messages carry the rate, so nobody has to agree on anything.
+That share is large where all examples ask for the same, as of a model that does not know yet what is wanted of
+it, and falls as there is less to learn. So the promise begins at a usual share, :data:`PROMISE`, or more where the
+loss is above 1, and follows what steps deliver of what they promise (:mod:`shared_seed.delivery`). The second
+bound keeps a step from going further than its probe has looked.
+
+Every peer takes its own projected gradients and losses, and messages carry the rate, so nobody has to agree on
+anything.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from shared_seed import codec
+from shared_seed.delivery import Delivery
 from shared_seed.messages import Message, Stream
 
 PROMISE = 0.01
-"""Nats that a probe's step is to lower its loss by, to first order; chosen in ``docs/convergence.md``."""
+"""Nats that a probe's step is to lower its loss by, to first order, where that is the signal's share; chosen in
+``docs/convergence.md``.
+"""
+
+LEAST, MOST = 1 / 8, 32.0
+"""Times the promise that is given that is promised at least, so that something can be learnt of what it delivers,
+and at most.
+"""
+
+FAR = 4.0
+"""Times the promise that a run begins with at most, where its first loss is large."""
+
+FASTER, SLOWER = 2**0.5, 2**-0.25
+"""Times the last step's promise that is promised at most, and at least."""
+
+RISE, FALL = 0.5, 1.0
+"""Standard deviations by which losses must say that more, or less, should be promised."""
 
 WINDOW = 32
 """Projected gradients whose mean square is taken: the newest ones."""
-
-FAR = 4.0
-"""Times the promise that is promised at most where the loss is large."""
 
 CAUTION = 8
 """How many times larger a single gradient is taken to be in square, and less the more there are: the first ones
@@ -42,11 +60,15 @@ may be small by chance, and a step by them would be far too long.
 """
 
 
+LEARNT = 8
+"""Numbers of :attr:`Rate.state`."""
+
+
 class Rate:
     """Follows one peer's projected gradients.
 
     Args:
-        promise: nats, positive.
+        promise: nats, positive: of a step where the share of the signal is the usual one.
         epsilon: how far a probe looks.
         scale_exponent: of the codes.
     """
@@ -56,6 +78,11 @@ class Rate:
         self._epsilon = epsilon
         self._scale_exponent = scale_exponent
         self._squares: deque[float] = deque(maxlen=WINDOW)
+        # Where more is asked for than usual, as of a loss in another unit, that is taken for the unit.
+        self._unit = max(1.0, promise / PROMISE)
+        self._gone = 0.0
+        self._begin(promise)
+        self._fresh = True
 
     def note(self, codes: Iterable[int]) -> None:
         """Follow what has been published; abstentions say nothing.
@@ -66,8 +93,64 @@ class Rate:
             if not codec.is_abstention(code):
                 self._squares.append(codec.decode(code, self._scale_exponent) ** 2)
 
+    def went(self, messages: Iterable[Message]) -> None:
+        """Note that the weights have gone by these messages, everybody's, since the last loss."""
+        self._gone = math.fsum((self._gone, *(self._promised_by(message) for message in messages)))
+
+    def learn(self, loss: float) -> None:
+        """Follow the loss before a step, which may be NaN, and what has been delivered of what was promised."""
+        if self._fresh:
+            if not math.isfinite(loss):
+                return
+            self._begin(self._promise * min(max(1.0, loss), FAR))
+        self._delivery.note(loss, self._gone)
+        self._gone = 0.0
+        least, most = (self._wanted(doubts) for doubts in (-RISE, FALL))
+        wanted = min(max(self._now, least), most)
+        self._promise_now(min(max(wanted, self._now * SLOWER), self._now * FASTER))
+
+    def _wanted(self, doubts: float) -> float:
+        """What should be promised, if so many standard deviations more than is known were delivered."""
+        return self._promise * self._delivery.share(self._now / self._unit, doubts) / PROMISE
+
+    def _begin(self, promise: float) -> None:
+        """Promise so much, and take that to be right until losses say otherwise."""
+        self._fresh = False
+        self._promise_now(promise)
+        share = PROMISE * self._now / self._promise
+        self._delivery = Delivery.expecting(share, self._now / self._unit)
+
+    def _promise_now(self, promise: float) -> None:
+        self._now = min(max(promise, self._promise * LEAST), self._promise * MOST)
+
+    def _promised_by(self, message: Message) -> float:
+        squares = (codec.decode(c, self._scale_exponent) ** 2 for c in message.codes if not codec.is_abstention(c))
+        return message.learning_rate * math.fsum(squares)
+
+    @property
+    def state(self) -> tuple[float, ...]:
+        """What is known beside the messages, for :meth:`restore`; nothing before the first loss."""
+        known = self._delivery
+        if math.isnan(known.level):
+            return ()
+        return self._now, self._gone, known.level, known.part, known.scatter, *known.variances
+
+    def restore(self, state: Sequence[float]) -> None:
+        """Go on from a state, after :meth:`resume`; from none, begin anew."""
+        if state:
+            now, self._gone, level, part, scatter, *variances = state
+            self._begin(now)
+            self._delivery = Delivery(part, level, (variances[0], variances[1], variances[2]), scatter)
+
     def resume(self, messages: Iterable[Message], stream: Stream, number: int) -> None:
-        """Follow what a peer has published in its streams up to a message of this number in this one."""
+        """Follow what a peer has published in its streams up to a message of this number in this one.
+
+        What it has learnt is not in messages; it begins with what the newest ones, everybody's, have promised.
+        """
+        messages = list(messages)
+        newest = sorted(messages, key=lambda m: (m.round, m.stream))[-WINDOW:]
+        if count := sum(len(message.codes) for message in newest):
+            self._begin(math.fsum(map(self._promised_by, newest)) / count)
         own = [m for m in messages if m.stream.peer == stream.peer and (m.stream, m.number) < (stream, number)]
         self._squares.clear()
         for message in sorted(own, key=lambda m: (m.stream, m.number))[-WINDOW:]:
@@ -79,7 +162,14 @@ class Rate:
         count = max(1, len(self._squares))
         return math.sqrt(math.fsum(self._squares) / count * (1 + CAUTION / count))
 
-    def value(self, loss: float) -> float:
-        """Of the next step of one probe, at a loss that may be NaN; 0 as long as no gradient was other than 0."""
-        far = min(loss, FAR) if loss > 1 else 1.0
-        return min(far * self._promise / self.size**2, self._epsilon / self.size) if self.size else 0.0
+    @property
+    def most(self) -> float:
+        """The largest value that the gradients allow, whatever has been learnt."""
+        return self._of(self._promise * MOST)
+
+    def value(self) -> float:
+        """Of the next step of one probe; 0 as long as no gradient was other than 0."""
+        return self._of(self._now)
+
+    def _of(self, promise: float) -> float:
+        return min(promise / self.size**2, self._epsilon / self.size) if self.size else 0.0

@@ -58,6 +58,7 @@ class Session:
         self._rate: Rate | None = None
         if settings.promise is not None:
             self._rate = Rate(settings.promise, manifest.epsilon, manifest.scale_exponent)
+        self._learnt: tuple[float, ...] = ()
         self._base = 1.0
         self._decays: Mapping[str, float] = {}
         self.loudness = decay.Loudness()
@@ -166,11 +167,11 @@ class Session:
         swarm_round = min(swarm.ask(lambda p, now: p.swarm_round(now)), self.manifest.rounds)
         behind = swarm_round > self.round
         self.round = max(self.round, swarm_round)
-        # In lockstep, what others have done for later rounds waits for these.
-        self._follower.apply_before(self.round if self.manifest.lockstep else None)
+        self._apply()
         self._claim_stream(behind)
         if self._rate is not None:
             self._rate.resume(swarm.ask(lambda p, now: list(p.archive)), self.stream, self._number)
+            self._rate.restore(self._learnt)
         swarm.enter(State.TRAINING, self.round)
         if not self.settings.alone:
             self._pace.begin(clock.now())
@@ -237,7 +238,7 @@ class Session:
         # A peer one round ahead is waiting for us; one further ahead has given us up.
         self.round = swarm_round if swarm_round > done + 2 else done + 1
         self._keep()
-        applied = self._follower.apply_before(self.round if self.manifest.lockstep else None)
+        applied = self._apply()
         peers = 1 + len({m.stream for m in applied if m.round == done} - {self.stream})
         report = Step(
             done,
@@ -269,13 +270,13 @@ class Session:
     def snapshot(self) -> Snapshot:
         """Where this session stands between two steps, for a checkpoint to keep beside the weights."""
         due = self.round if self.manifest.lockstep else None
-
         news, contents = self._swarm().ask(lambda p, now: (p.take(), self._contents(p)))
         self._follower.take_in(news)
-        self._follower.apply_before(due)
+        self._apply()
         count = sum(due is None or message.round < due for message in contents.messages)
         contents = replace(contents, digest=(count, self.replica.digest()))
-        return Snapshot(contents, self.stream, self._label, self.replica.weights.low())
+        learnt = self._rate.state if self._rate is not None else ()
+        return Snapshot(contents, self.stream, self._label, self.replica.weights.low(), learnt)
 
     def finish(self) -> Outcome:
         """Exchange the last bytes, apply them, compare digests, and close."""
@@ -355,7 +356,7 @@ class Session:
             history.restore(archive, resume.contents)
             begun = self.protocol.take()
             contained = set(resume.contained)
-            self._number, self._resumed = resume.number, True
+            self._number, self._resumed, self._learnt = resume.number, True, resume.learnt
             self.replica.hold([message for message in begun.fresh if message in contained])
             self._follower.held = [message for message in begun.fresh if message not in contained]
         if logged is not None:
@@ -396,6 +397,13 @@ class Session:
     def _contents(self, protocol: Protocol) -> Contents:
         return history.contents_of(protocol.archive, self.manifest, self._signature)
 
+    def _apply(self) -> list[Message]:
+        """Apply what is due; in lockstep, what others have done for later rounds waits for these."""
+        applied = self._follower.apply_before(self.round if self.manifest.lockstep else None)
+        if self._rate is not None:
+            self._rate.went(applied)
+        return applied
+
     def _keep(self) -> None:
         """Take in what is new."""
         self._follower.take_in(self._swarm().ask(lambda p, now: p.take()))
@@ -416,9 +424,12 @@ class Session:
     def _chosen(self, learning_rate: float, rate: Rate) -> float:
         """What the step's probes together go by, where their own gradients say it."""
         rate.note(self._pending.codes)
+        # Other rules do not step as far as messages say, so that nothing follows from what they deliver.
+        if self.manifest.aggregation.kind == "sum":
+            rate.learn(self._pending.loss)
         # OneCycleLR begins at a 25th of what it rises to; the found rate is the largest.
         schedule = min(1.0, learning_rate / self._base) if self._base else 0.0
-        return self.probes * min(schedule * rate.value(self._pending.loss), self.manifest.limits.learning_rate)
+        return self.probes * min(schedule * rate.value(), self.manifest.limits.learning_rate)
 
     def _is_slow(self, protocol: Protocol, now: float) -> bool:
         return self._pace.is_slow(protocol.roster, now)

@@ -46,9 +46,10 @@ class Settings:
         most_samples: * likewise messages with more samples.
         streams_per_key: * of one key, more streams than this do not count.
         bytes_per_second: * what one key sends into one node beyond is dropped unread.
-        promise: what each probe's step is to lower its loss by, to first order, in the loss's unit, nats of a
-            cross-entropy: the learning rate follows from the projected gradients (:mod:`shared_seed.rate`), and
-            what the Trainer says is its schedule. None goes by the Trainer's learning rate.
+        promise: what each probe's step is to lower its loss by at first, in the loss's unit, nats of a
+            cross-entropy: the learning rate follows from the projected gradients, and what is promised from the
+            losses (:mod:`shared_seed.rate`); what the Trainer says is their schedule. None goes by the Trainer's
+            learning rate.
         directions: that are probed on each batch; with one, at both sides of the weights, with more, each at one
             side and all against the loss at the weights: one evaluation for each, and one in common.
         schedule: "linear" lets learning rates fall to 0 over the run's rounds, wherever this peer begins or

@@ -30,7 +30,8 @@ LOW_NAME = "low_bits.npz"
 @dataclass(frozen=True)
 class Snapshot:
     """A run as one peer has it after a step: all that it has heard, the digest of the weights, and this peer's
-    stream and label; also the low bits of bfloat16 parameters as the weights have them, which are no copies.
+    stream and label; also the low bits of bfloat16 parameters as the weights have them, which are no copies, and
+    what the peer has learnt of its learning rate.
 
     The weights contain the first messages of the contents, as many as the digest is of.
     """
@@ -39,6 +40,7 @@ class Snapshot:
     stream: Stream
     label: bytes = b""
     low: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+    learnt: tuple[float, ...] = ()
 
     @property
     def contained(self) -> list[Message]:
@@ -69,7 +71,7 @@ class Snapshot:
 
     def pack(self) -> tuple[bytes, bytes]:
         """The bytes of the gradient log and of the stream's note; the low bits are large and go apart."""
-        return log.encode(self.contents), folder.encode_stream(self.stream, self.label)
+        return log.encode(self.contents), folder.encode_note(self.stream, self.label, self.learnt)
 
     @classmethod
     def unpack(cls, logged: bytes, note: bytes, source: str, low: Mapping[str, Tensor] | None = None) -> Snapshot:
@@ -88,8 +90,8 @@ class Snapshot:
                 f"the gradient log in {source} states a digest after {contents.digest[0]} messages, but holds "
                 f"{len(contents.signed)}; resume from an earlier checkpoint"
             )
-        stream, label = folder.decode_stream(note, source)
-        return cls(contents, stream, label, low or {})
+        stream, label, learnt = folder.decode_note(note, source)
+        return cls(contents, stream, label, low or {}, learnt)
 
     def save(self, where: Path) -> None:
         """Write the files into a folder."""
