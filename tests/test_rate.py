@@ -17,7 +17,7 @@ from shared_seed import codec
 from shared_seed.errors import RecipeError
 from shared_seed.messages import Message, Stream, as_float32
 from shared_seed.optimizer import Groups
-from shared_seed.rate import FAR, FASTER, LEAST, MOST, PROMISE, SLOWER, WINDOW, Rate
+from shared_seed.rate import FAR, LEAST, MOST, PACE, PROMISE, WINDOW, Rate
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.training import Training
@@ -77,7 +77,7 @@ def test_promises_stay_within_bounds_and_pace(losses: list[float], promise: floa
     for count in range(len(losses)):
         now = told(losses[: count + 1], promise).state[0]
         assert promise * LEAST <= now <= promise * MOST
-        assert before * SLOWER * 0.999 <= now <= before * FASTER * 1.001
+        assert before / PACE * 0.999 <= now <= before * PACE * 1.001
         before = now
 
 

@@ -45,8 +45,8 @@ and at most.
 FAR = 4.0
 """Times the promise that a run begins with at most, where its first loss is large."""
 
-FASTER, SLOWER = 2**0.5, 2**-0.25
-"""Times the last step's promise that is promised at most, and at least."""
+PACE = 2**0.25
+"""Times the last step's promise that is promised at most; as small a part of it at least."""
 
 RISE, FALL = 0.5, 1.0
 """Standard deviations by which losses must say that more, or less, should be promised."""
@@ -107,7 +107,7 @@ class Rate:
         self._gone = 0.0
         least, most = (self._wanted(doubts) for doubts in (-RISE, FALL))
         wanted = min(max(self._now, least), most)
-        self._promise_now(min(max(wanted, self._now * SLOWER), self._now * FASTER))
+        self._promise_now(min(max(wanted, self._now / PACE), self._now * PACE))
 
     def _wanted(self, doubts: float) -> float:
         """What should be promised, if so many standard deviations more than is known were delivered."""
