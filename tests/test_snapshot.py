@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from shared_seed.errors import LogDamagedError, LogError, ManifestMismatchError
 from shared_seed.folder import LOG_NAME, PEER_NAME
 from shared_seed.messages import Message
 from shared_seed.optimizer import Groups
+from shared_seed.rate import LEARNT
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.signed import Signed
@@ -81,6 +83,33 @@ def test_going_on_gives_the_same_bits_as_never_stopping(steps: int, lockstep: bo
         assert outcome.digest == uninterrupted()
     assert outcome.messages == ROUNDS
     assert outcome.streams == 1
+
+
+def test_what_was_learnt_of_the_rate_goes_on_too(tmp_path: Path) -> None:
+    settings, digests = Settings(promise=1e-4), []
+    for stops in ((40,), (25, 40)):
+        model, snapshot = fresh(), None
+        for stop in stops:
+            session = Session.open(model, settings, Training(rounds=40, resume=snapshot))
+            session.begin()
+            train(session, model, stop - session.round)
+            session.snapshot().save(tmp_path)
+            session.close()
+            snapshot = Snapshot.load(tmp_path)
+        assert snapshot is not None
+        assert snapshot.learnt[0] > 1.05e-4, "more is promised than at first"
+        digests.append((session.replica.digest(), snapshot.learnt))
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("learnt", ["[1.0]", "[1, 2, 3, 4, 5, 6, 7, 1e999]", '"much"', "[null]"])
+def test_what_nobody_can_have_learnt_is_refused(learnt: str, tmp_path: Path) -> None:
+    stopped_after(1)[1].save(tmp_path)
+    note = json.loads((tmp_path / PEER_NAME).read_text())
+    assert len(note.pop("learnt")) == LEARNT
+    (tmp_path / PEER_NAME).write_text(json.dumps(note)[:-1] + f', "learnt": {learnt}}}')
+    with pytest.raises(LogError, match="is damaged"):
+        Snapshot.load(tmp_path)
 
 
 def test_a_longer_run_may_be_asked_for() -> None:
