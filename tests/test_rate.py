@@ -115,7 +115,9 @@ def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(
     resumed.note(b"\x40")
     resumed.resume(data.draw(st.permutations(messages + others)), STREAM, until)
     assert resumed.size == going.size
+    resumed.went(others)
     resumed.restore(going.state)
+    going.went(others)
     assert resumed.value() == going.value() or not going.state
     for followed in (going, resumed) if going.state else ():
         followed.learn(0.5)

@@ -15,6 +15,7 @@ TOLD = ("rate", "schedule", "passes", "batch", "most_tokens", "train_rows")
 OURS = (
     "temperature",
     "promise",
+    "follow",
     "directions",
     "peers",
     "behind",

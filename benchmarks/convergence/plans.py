@@ -10,8 +10,11 @@ from convergence.spec import Spec
 LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=240, only="*layers*", temperature=4)
 """A language model that is asked for a word, as recipes train it: embeddings stay as they are."""
 
-PLAIN = replace(LANGUAGE, temperature=1)
-"""The same on the loss that is tested, as recipes were before, and as others train."""
+CONSTANT = replace(LANGUAGE, follow=False)
+"""The same at one promise throughout, as recipes were before."""
+
+PLAIN = replace(CONSTANT, temperature=1)
+"""And on the loss that is tested, as recipes were before that, and as others train."""
 
 HEAD = Spec(model="minilm", corpus="rotten-tomatoes", passes=480, only="*layer*|*classifier*")
 """An encoder with a fresh head."""
@@ -36,13 +39,24 @@ PLANS: dict[str, list[Spec]] = {
         for spec in (
             _mezo(2e-5, passes=2000, points=8, seed=seed),
             replace(LANGUAGE, passes=667, points=8, seed=seed),
+            replace(CONSTANT, passes=667, points=8, seed=seed),
             replace(PLAIN, passes=667, points=8, seed=seed),
             _mezo(1e-5, passes=2000, points=8, seed=seed),
             _mezo(5e-5, passes=2000, points=8, seed=seed),
         )
     ],
     # How unevenly rows count.
-    "temperature": _seeded(LANGUAGE, PLAIN, replace(LANGUAGE, temperature=16)),
+    "temperature": _seeded(CONSTANT, PLAIN, replace(CONSTANT, temperature=16)),
+    # A promise that follows what steps deliver.
+    "follow": _seeded(
+        LANGUAGE,
+        CONSTANT,
+        *(
+            replace(base, corpus=corpus, promise=promise, passes=160, most_tokens=32)
+            for corpus in ("sms", "news")
+            for base, promise in ((LANGUAGE, 0.01), (CONSTANT, 0.01), (CONSTANT, 0.1))
+        ),
+    ),
     # One by one, what is chosen: which parameters, what batches are made of, directions on the same rows, nats.
     "choices": _seeded(
         PLAIN,
@@ -58,7 +72,7 @@ PLANS: dict[str, list[Spec]] = {
     ),
     # An adapter: where its probes look, and B alone (LoRA-FA), which has no product of two perturbations.
     "adapter": _seeded(
-        replace(LANGUAGE, lora=True),
+        replace(CONSTANT, lora=True),
         replace(PLAIN, lora=True),
         replace(PLAIN, lora=True, epsilon=2.0**-6),
         replace(PLAIN, lora=True, epsilon=2.0**-5),
@@ -69,9 +83,9 @@ PLANS: dict[str, list[Spec]] = {
     ),
     # The found learning rate against a search, on three tasks, all parameters and an adapter.
     "tasks": [
-        replace(base, corpus=corpus, lora=lora, promise=promise, seed=seed, most_tokens=32)
+        replace(base, corpus=corpus, lora=lora, promise=promise, follow=follow, seed=seed, most_tokens=32)
         for seed in SEEDS
-        for promise in (0.01, 0.003, 0.03)
+        for promise, follow in ((0.01, True), (0.01, False), (0.003, False), (0.03, False), (0.1, False))
         for base in (LANGUAGE, HEAD)
         for corpus in TASKS
         for lora in (False, True)
@@ -90,9 +104,10 @@ PLANS: dict[str, list[Spec]] = {
     # More peers at as many forward passes of each; messages that come late.
     "peers": _seeded(
         replace(LANGUAGE, peers=8, passes=60),
+        replace(CONSTANT, peers=8, passes=60),
         replace(PLAIN, peers=8, passes=60),
         replace(PLAIN, peers=8, passes=60, only="*", even=False),
-        *(replace(HEAD, peers=peers) for peers in (1, 3, 8)),
+        *(replace(HEAD, peers=peers, follow=False) for peers in (1, 3, 8)),
         *(replace(HEAD, peers=8, behind=behind) for behind in (2, 8)),
     ),
     # The ceiling.

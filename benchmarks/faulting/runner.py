@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from faulting import ours
@@ -83,14 +84,16 @@ class Runner:
         with ExitStack() as stack:
             stack.callback(self.history.close)
             stack.callback(self.tails.close)
-            self.network = network(self.options.net, self.plan.peers, self.plan.relays, self.work / "proxy.socket")
+            # Not in the run's folder: a Unix socket's path has 107 bytes at most.
+            doors = Path(stack.enter_context(TemporaryDirectory(prefix="faults-")))
+            self.network = network(self.options.net, self.plan.peers, self.plan.relays, doors / "proxy.socket")
             stack.callback(self.network.close)
             mounting = SmallDisk.possible()
             self.fleet = Fleet(self.work)
             self.members = Members(self.fleet, self.history, mounting)
             stack.callback(self.members.unmount)
             stack.callback(self.fleet.close)
-            self.doing = Doing(self.members, self.network, self.history, self.work / "hostile.socket")
+            self.doing = Doing(self.members, self.network, self.history, doors / "hostile.socket")
             began = time.monotonic()
             self._begin()
             self._perform()

@@ -138,7 +138,8 @@ class Rate:
     def restore(self, state: Sequence[float]) -> None:
         """Go on from a state, after :meth:`resume`; from none, begin anew."""
         if state:
-            now, self._gone, level, part, scatter, *variances = state
+            now, gone, level, part, scatter, *variances = state
+            self._gone = math.fsum((self._gone, gone))  # What others have gone since is known already.
             self._begin(now)
             self._delivery = Delivery(part, level, (variances[0], variances[1], variances[2]), scatter)
 
