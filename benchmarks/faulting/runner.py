@@ -84,8 +84,8 @@ class Runner:
         with ExitStack() as stack:
             stack.callback(self.history.close)
             stack.callback(self.tails.close)
-            # Not in the run's folder: a Unix socket's path has 107 bytes at most.
-            doors = Path(stack.enter_context(TemporaryDirectory(prefix="faults-")))
+            # Neither in the run's folder nor in TMPDIR: a Unix socket's path has 107 bytes at most.
+            doors = Path(stack.enter_context(TemporaryDirectory(prefix="faults-", dir="/tmp")))
             self.network = network(self.options.net, self.plan.peers, self.plan.relays, doors / "proxy.socket")
             stack.callback(self.network.close)
             mounting = SmallDisk.possible()
