@@ -94,4 +94,5 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         axes.grid(alpha=0.25)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
