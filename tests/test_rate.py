@@ -113,11 +113,11 @@ def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(
         going.learn(loss)
         going.went([message, *others])
     resumed.note(b"\x40")
+    resumed.restore(going.state)
+    resumed.went(others)
+    going.went(others)
     resumed.resume(data.draw(st.permutations(messages + others)), STREAM, until)
     assert resumed.size == going.size
-    resumed.went(others)
-    resumed.restore(going.state)
-    going.went(others)
     assert resumed.value() == going.value() or not going.state
     for followed in (going, resumed) if going.state else ():
         followed.learn(0.5)
@@ -135,6 +135,19 @@ def test_who_comes_late_promises_what_the_others_do(promised: float) -> None:
     late.note([codec.encode(16.0)])
     late.learn(math.nan)
     assert late.value() * late.size**2 == pytest.approx(promised, rel=0.2)
+
+
+def test_who_does_not_follow_keeps_the_promise() -> None:
+    constant = Rate(0.006, EPSILON, 0, follow=False)
+    others = [Message(Stream(b"another peer"), n, n, 2.0**-12, bytes([codec.encode(16.0)])) for n in range(9)]
+    constant.resume(others, STREAM, 0)
+    constant.note([codec.encode(16.0)])
+    before = constant.value()
+    for loss in (9.0, 8.0, 1.0):
+        constant.learn(loss)
+        constant.went(others)
+    assert constant.value() == before == pytest.approx(0.006 / constant.size**2)
+    assert constant.state == ()
 
 
 class Bowl(nn.Module):

@@ -15,6 +15,8 @@ from torch import Tensor
 from convergence.bench import Bench, Feature
 
 Array = NDArray[np.float64]
+LAYER = re.compile(r"layers\.(\d+)\.")
+
 BATCH = 16
 """Rows of a batch, as many of each label."""
 
@@ -46,14 +48,16 @@ def measure(bench: Bench, rows: int, every: int = 211) -> Margins:
         every: of small parameters, one number of 8 is kept.
     """
     draw = random.Random(0)
-    trained = [(name, p) for name, p in bench.model.named_parameters() if re.search(r"layers\.\d+\.", name)]
-    for name, parameter in bench.model.named_parameters():
-        parameter.requires_grad_("layers" in name)
-    kept = []
-    chosen = list(_evenly(bench.train, draw))[:rows]
+    parameters = dict(bench.model.named_parameters())
+    trained = [(int(layer[1]), p) for name, p in parameters.items() if (layer := LAYER.search(name))]
+    bench.model.requires_grad_(False)
     for _, parameter in trained:
-        step = every if parameter.numel() > 24 * every else 8
-        kept.append(slice(draw.randrange(step) if step == every else 0, None, step))
+        parameter.requires_grad_()
+    chosen = list(_evenly(bench.train, draw))[:rows]
+    kept = [
+        slice(draw.randrange(every), None, every) if p.numel() > 24 * every else slice(None, None, 8)
+        for _, p in trained
+    ]
     found, margins = [], []
     for feature in chosen:
         bench.model.zero_grad()
@@ -63,8 +67,8 @@ def measure(bench: Bench, rows: int, every: int = 211) -> Margins:
         found.append(torch.cat([_thinned(p, part) for (_, p), part in zip(trained, kept, strict=True)]).numpy())
         margins.append(float(margin.detach()))
     layers = [
-        np.full(len(range(*part.indices(p.numel()))), int(re.findall(r"layers\.(\d+)\.", name)[0]))
-        for (name, p), part in zip(trained, kept, strict=True)
+        np.full(len(range(*part.indices(p.numel()))), layer)
+        for (layer, p), part in zip(trained, kept, strict=True)
     ]
     signs = np.array([1.0 if label else -1.0 for _, label in chosen])
     return Margins(np.stack(found), np.array(margins), signs, np.concatenate(layers))
@@ -100,10 +104,10 @@ def gain(found: Margins, temperature: float, layers: range | None = None) -> flo
     rows = found.gradients[:, kept]
     products = (rows @ rows.T).astype(np.float64)
     own, signs = np.diag(products), found.signs
-    weights = signs / (1 + np.exp(signs * found.margins / temperature))
+    weights = signs * _chance(-signs * found.margins / temperature)
     wanted = ranking(found.margins, signs)
     along = weights @ products @ wanted - np.sum(weights * wanted * own)
-    chance = 1 / (1 + np.exp(-found.margins))
+    chance = _chance(found.margins)
     curvature = np.mean(own * chance * (1 - chance))
     square = _batch_square(products * np.outer(weights, weights), signs)
     return float((along / len(signs)) ** 2 / (2 * square * curvature))
@@ -112,10 +116,16 @@ def gain(found: Margins, temperature: float, layers: range | None = None) -> flo
 def ranking(margins: Array, signs: Array) -> Array:
     """Minus the derivative of the ranking loss by each margin."""
     first, second = signs < 0, signs > 0
-    wrong = 1 / (1 + np.exp(margins[second][:, None] - margins[first][None, :]))
+    wrong = _chance(margins[first][None, :] - margins[second][:, None])
     wanted = np.zeros_like(margins)
     wanted[second], wanted[first] = wrong.mean(1) / second.sum(), -wrong.mean(0) / first.sum()
     return wanted
+
+
+def _chance(margins: Array) -> Array:
+    """Of the second label."""
+    chance: Array = 1 / (1 + np.exp(-margins))
+    return chance
 
 
 def _batch_square(products: Array, signs: Array) -> float:

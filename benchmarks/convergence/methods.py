@@ -22,6 +22,9 @@ from shared_seed.probe import Probe
 from shared_seed.rate import Rate
 from shared_seed.weights import Choice, Weights
 
+Taken = tuple[list[tuple[Sample, float]], Message]
+"""How far to go along each direction of a peer's probe, and what it would publish."""
+
 
 class Method(ABC):
     """One way of training; ``rates`` are the learning rates of the probes so far, ``sent`` the bytes of a peer."""
@@ -50,33 +53,30 @@ class SharedSeed(Method):
             bench.batches(spec.batch, 1000 * spec.seed + peer, slice(peer, None, spec.peers), even=spec.even)
             for peer in range(spec.peers)
         ]
-        self._found = [Rate(spec.promise / spec.temperature, spec.epsilon, 0) for _ in range(spec.peers)]
-        self._late: deque[list[tuple[Sample, float]]] = deque()
+        promise = spec.promise / spec.temperature
+        self._found = [Rate(promise, spec.epsilon, 0, follow=spec.follow) for _ in range(spec.peers)]
+        self._late: deque[list[Taken]] = deque()
 
     def step(self, number: int) -> None:
         """A probe of every peer, and all of them applied, the others' maybe some rounds later."""
-        taken = [self._take(peer, number) for peer in range(self.spec.peers)]
-        (own, _), *others = taken
-        rest = [step for steps, _ in others for step in steps]
-        now = own + ([] if self.spec.behind else rest)
-        self._late.append(rest if self.spec.behind else [])
-        if len(self._late) > self.spec.behind:
-            now = now + self._late.popleft()
-        update.apply(self._weights, [s for s, _ in now], np.array([step for _, step in now], np.float64))
+        own, *others = [self._take(peer, number) for peer in range(self.spec.peers)]
+        self._late.append(others)
+        now = [own, *(self._late.popleft() if len(self._late) > self.spec.behind else [])]
+        steps = [step for taken, _ in now for step in taken]
+        update.apply(self._weights, [s for s, _ in steps], np.array([step for _, step in steps], np.float64))
         for found in self._found:
-            found.went([message for _, message in taken])
+            found.went([message for _, message in now])
         self.sent += self.spec.directions
 
-    def _take(self, peer: int, number: int) -> tuple[list[tuple[Sample, float]], Message]:
-        """How far to go along each direction of a peer's probe, and what it would publish."""
+    def _take(self, peer: int, number: int) -> Taken:
+        """A peer's probe."""
         spec, batch, found = self.spec, next(self._batches[peer]), self._found[peer]
         samples = [Sample(self.spec.seed, number, peer * spec.directions + i) for i in range(spec.directions)]
         measured = self._probe.measure_all(lambda: self.bench.loss(batch), samples)
         gradients = [m.gradient for m in measured]
         codes = bytes(codec.encode(gradient) for gradient in gradients)
         found.note(codes)
-        if spec.follow:
-            found.learn(mean(m.loss for m in measured))
+        found.learn(mean(m.loss for m in measured))
         rate = found.value() if spec.rate is None else spec.rate / spec.directions
         rate = as_float32(rate * spec.factor(number))
         self.rates.append(rate)

@@ -71,12 +71,14 @@ class Rate:
         promise: nats, positive: of a step where the share of the signal is the usual one.
         epsilon: how far a probe looks.
         scale_exponent: of the codes.
+        follow: what steps deliver; otherwise the promise stays as it is.
     """
 
-    def __init__(self, promise: float, epsilon: float, scale_exponent: int) -> None:
+    def __init__(self, promise: float, epsilon: float, scale_exponent: int, *, follow: bool = True) -> None:
         self._promise = promise
         self._epsilon = epsilon
         self._scale_exponent = scale_exponent
+        self._follow = follow
         self._squares: deque[float] = deque(maxlen=WINDOW)
         # Where more is asked for than usual, as of a loss in another unit, that is taken for the unit.
         self._unit = max(1.0, promise / PROMISE)
@@ -95,10 +97,13 @@ class Rate:
 
     def went(self, messages: Iterable[Message]) -> None:
         """Note that the weights have gone by these messages, everybody's, since the last loss."""
-        self._gone = math.fsum((self._gone, *(self._promised_by(message) for message in messages)))
+        if self._follow:
+            self._gone = math.fsum((self._gone, *map(self._promised_by, messages)))
 
     def learn(self, loss: float) -> None:
         """Follow the loss before a step, which may be NaN, and what has been delivered of what was promised."""
+        if not self._follow:
+            return
         if self._fresh:
             if not math.isfinite(loss):
                 return
@@ -136,21 +141,22 @@ class Rate:
         return self._now, self._gone, known.level, known.part, known.scatter, *known.variances
 
     def restore(self, state: Sequence[float]) -> None:
-        """Go on from a state, after :meth:`resume`; from none, begin anew."""
+        """Go on from a state, before :meth:`resume`; from none, begin anew."""
         if state:
-            now, gone, level, part, scatter, *variances = state
-            self._gone = math.fsum((self._gone, gone))  # What others have gone since is known already.
+            now, self._gone, level, part, scatter, *variances = state
             self._begin(now)
             self._delivery = Delivery(part, level, (variances[0], variances[1], variances[2]), scatter)
 
     def resume(self, messages: Iterable[Message], stream: Stream, number: int) -> None:
         """Follow what a peer has published in its streams up to a message of this number in this one.
 
-        What it has learnt is not in messages; it begins with what the newest ones, everybody's, have promised.
+        What it has learnt is not in messages; unless that is restored, it begins with what the newest ones,
+        everybody's, have promised.
         """
         messages = list(messages)
         newest = sorted(messages, key=lambda m: (m.round, m.stream))[-WINDOW:]
-        if count := sum(len(message.codes) for message in newest):
+        if self._follow and self._fresh and newest:
+            count = sum(len(message.codes) for message in newest)
             self._begin(math.fsum(map(self._promised_by, newest)) / count)
         own = [m for m in messages if m.stream.peer == stream.peer and (m.stream, m.number) < (stream, number)]
         self._squares.clear()

@@ -57,8 +57,9 @@ class Session:
         self._pending = Pending()
         self._rate: Rate | None = None
         if settings.promise is not None:
-            self._rate = Rate(settings.promise, manifest.epsilon, manifest.scale_exponent)
-        self._learnt: tuple[float, ...] = ()
+            # Other rules do not step as far as messages say, so that nothing follows from what they deliver.
+            follow = manifest.aggregation.kind == "sum"
+            self._rate = Rate(settings.promise, manifest.epsilon, manifest.scale_exponent, follow=follow)
         self._base = 1.0
         self._decays: Mapping[str, float] = {}
         self.loudness = decay.Loudness()
@@ -171,7 +172,6 @@ class Session:
         self._claim_stream(behind)
         if self._rate is not None:
             self._rate.resume(swarm.ask(lambda p, now: list(p.archive)), self.stream, self._number)
-            self._rate.restore(self._learnt)
         swarm.enter(State.TRAINING, self.round)
         if not self.settings.alone:
             self._pace.begin(clock.now())
@@ -269,11 +269,10 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """Where this session stands between two steps, for a checkpoint to keep beside the weights."""
-        due = self.round if self.manifest.lockstep else None
         news, contents = self._swarm().ask(lambda p, now: (p.take(), self._contents(p)))
         self._follower.take_in(news)
         self._apply()
-        count = sum(due is None or message.round < due for message in contents.messages)
+        count = sum(self._due is None or message.round < self._due for message in contents.messages)
         contents = replace(contents, digest=(count, self.replica.digest()))
         learnt = self._rate.state if self._rate is not None else ()
         return Snapshot(contents, self.stream, self._label, self.replica.weights.low(), learnt)
@@ -356,7 +355,9 @@ class Session:
             history.restore(archive, resume.contents)
             begun = self.protocol.take()
             contained = set(resume.contained)
-            self._number, self._resumed, self._learnt = resume.number, True, resume.learnt
+            self._number, self._resumed = resume.number, True
+            if self._rate is not None:
+                self._rate.restore(resume.learnt)
             self.replica.hold([message for message in begun.fresh if message in contained])
             self._follower.held = [message for message in begun.fresh if message not in contained]
         if logged is not None:
@@ -397,9 +398,14 @@ class Session:
     def _contents(self, protocol: Protocol) -> Contents:
         return history.contents_of(protocol.archive, self.manifest, self._signature)
 
+    @property
+    def _due(self) -> int | None:
+        """The round before which messages are due: in lockstep, what others have done for later ones waits."""
+        return self.round if self.manifest.lockstep else None
+
     def _apply(self) -> list[Message]:
-        """Apply what is due; in lockstep, what others have done for later rounds waits for these."""
-        applied = self._follower.apply_before(self.round if self.manifest.lockstep else None)
+        """Apply what is due."""
+        applied = self._follower.apply_before(self._due)
         if self._rate is not None:
             self._rate.went(applied)
         return applied
@@ -424,9 +430,7 @@ class Session:
     def _chosen(self, learning_rate: float, rate: Rate) -> float:
         """What the step's probes together go by, where their own gradients say it."""
         rate.note(self._pending.codes)
-        # Other rules do not step as far as messages say, so that nothing follows from what they deliver.
-        if self.manifest.aggregation.kind == "sum":
-            rate.learn(self._pending.loss)
+        rate.learn(self._pending.loss)
         # OneCycleLR begins at a 25th of what it rises to; the found rate is the largest.
         schedule = min(1.0, learning_rate / self._base) if self._base else 0.0
         return self.probes * min(schedule * rate.value(), self.manifest.limits.learning_rate)
