@@ -19,7 +19,7 @@ import yaml
 
 import tiny
 from models import message, opt, stream
-from shared_seed import cli, codec, data, folder, history, identity, log, recipe
+from shared_seed import cli, cli_audit, codec, data, folder, history, identity, log, recipe
 from shared_seed.audit import LEAST, Audit, Options, audit, breaks, choose, recompute
 from shared_seed.batches import AssignedBatches
 from shared_seed.classification import Classification
@@ -38,8 +38,9 @@ from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.signed import Signed
 from shared_seed.swarm.zmq import free_ports
+from shared_seed.terminal import Terminal
 from shared_seed.training import Training
-from shared_seed.verdict import Agreement, Verdict
+from shared_seed.verdict import Agreement, Correlation, Verdict
 
 STEPS = 20
 HOSTILE = str(Path(__file__).with_name("hostile_process.py"))
@@ -279,8 +280,37 @@ def test_the_command_names_nobody_in_an_honest_run(
     assert {report["verdict"] for report in content["streams"]} == {"agrees"}
     found = {report["peer"] for report in content["streams"]}
     assert found == {published(honest.parent / str(n)).peer.hex() for n in range(3)}
-    assert command(monkeypatch, honest, "--public", tiny.save_rows(honest / "public.csv", 60, 9)) in (0, NAMED)
-    assert "correlation" in capsys.readouterr().out
+    # Whether so few bytes go with so few other rows is chance, but not what the command then says of it.
+    public = ("--public", tiny.save_rows(honest / "public.csv", 60, 9))
+    code = command(monkeypatch, honest, *public, "--seed", 3, "--json")
+    content = json.loads(capsys.readouterr().out)
+    assert not content["assigned"]
+    assert all(report["audited"] > 0 and abs(report["r"]) <= 1 for report in content["streams"])
+    assert code == (NAMED if "does not agree" in {report["verdict"] for report in content["streams"]} else 0)
+
+
+@pytest.mark.parametrize(
+    ("together", "advice"), [(0.25, "have correlation +0.25"), (-0.1, "are not correlated with these rows")]
+)
+def test_a_table_of_correlations_is_whole_in_80_columns(
+    together: float, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    streams = [Stream(bytes([n] * 12), 0) for n in range(2)]
+    verdicts = (Verdict.DISAGREES, Verdict.UNCERTAIN)
+    reports = [
+        Correlation(one, 1200, 240, 0, 0.65, -0.12, 0.06, -12.5, -10.1, 0, verdict)
+        for one, verdict in zip(streams, verdicts, strict=True)
+    ]
+    cli_audit.show(
+        Audit(3, 1.0, False, reports, together), Options(seed=3, public="rows.csv", rows=60), Terminal()
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert "correlation" in lines[4].split()
+    for one, verdict in zip(streams, verdicts, strict=True):
+        shown = f"{one} 1,200 240 0 65% -0.12±0.06 -12.5 -10.1 {verdict.value}"
+        assert shown in [" ".join(line.split()) for line in lines]
+    assert advice in " ".join(lines)
 
 
 def alone(path: Path, out: Path) -> Path:

@@ -70,7 +70,7 @@ def audit(
     if as_json:
         sys.stdout.write(json.dumps(as_dict(found)) + "\n")
     else:
-        _show(found, options, Terminal())
+        show(found, options, Terminal())
     if found.named:
         raise SystemExit(NAMED)
 
@@ -86,7 +86,8 @@ def as_dict(found: Audit) -> dict[str, Any]:
     return {"seed": found.seed, "assigned": found.assigned, "scale": found.scale, "streams": streams}
 
 
-def _show(found: Audit, options: Options, out: Terminal) -> None:
+def show(found: Audit, options: Options, out: Terminal) -> None:
+    """A table of what an audit found of each stream, and what to do about it."""
     out.print(f"seed      {found.seed}")
     out.print(f"gradients of root mean square {found.scale:.4g}; distances are in this unit")
     if found.assigned:
@@ -97,14 +98,17 @@ def _show(found: Audit, options: Options, out: Terminal) -> None:
             "messages",
             "audited",
             "abstain",
-            "same sign",
+            "same\nsign",
             "correlation",
-            "z to 0",
-            "z to others",
+            "z to\n0",
+            "z to\nothers",
             "verdict",
         )
         title = f"bytes against gradients on {options.rows} public rows"
-    table = Table("stream", *columns, title=title, title_justify="left")
+    # Without lines it fits into 80 columns, where names and verdicts would else be cut.
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("stream", *columns):
+        table.add_column(column, no_wrap=column != "verdict")
     for report in found.streams:
         cells = _assigned_cells(report) if isinstance(report, Agreement) else _public_cells(report)
         table.add_row(str(report.stream), *cells, report.verdict.value, style=COLOURS[report.verdict])
@@ -125,7 +129,7 @@ def _assigned_cells(report: Agreement) -> list[str]:
 
 def _public_cells(report: Correlation) -> list[str]:
     counts = (report.messages, report.audited, report.abstained)
-    correlation = f"{report.r:+.2f} ± {report.error:.2f}"
+    correlation = f"{report.r:+.2f}±{report.error:.2f}"
     scores = (f"{report.against_zero:+.1f}", f"{report.against_others:+.1f}")
     return [*(f"{count:,}" for count in counts), f"{report.same_sign:.0%}", correlation, *scores]
 
