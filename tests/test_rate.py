@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(
     resumed.restore(going.state)
     resumed.went(others)
     going.went(others)
-    resumed.resume(data.draw(st.permutations(messages + others)), STREAM, until)
+    resumed.resume(data.draw(st.permutations(messages + others)), STREAM, until, constant)
     assert resumed.size == going.size
     assert resumed.value() == going.value() or not going.state
     for followed in (going, resumed) if going.state else ():
@@ -124,30 +125,40 @@ def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(
     assert resumed.value() == going.value() or not going.state
 
 
+def constant(number: int) -> float:
+    return 1.0
+
+
+def falling(number: int) -> float:
+    return 1 - number / (2 * WINDOW)
+
+
+@pytest.mark.parametrize("schedule", [constant, falling])
 @pytest.mark.parametrize("promised", [0.004, 0.02])
-def test_who_comes_late_promises_what_the_others_do(promised: float) -> None:
+def test_who_comes_late_promises_what_the_others_do(promised: float, schedule: Callable[[int], float]) -> None:
+    code = bytes([codec.encode(16.0)])
     others = [
-        Message(Stream(b"another peer"), n, n, as_float32(promised / 256), bytes([codec.encode(16.0)]))
+        Message(Stream(b"another peer"), n, n, as_float32(schedule(n) * promised / 256), code)
         for n in range(2 * WINDOW)
     ]
     late = rate()
-    late.resume(others, STREAM, 0)
+    late.resume(others, STREAM, 0, schedule)
     late.note([codec.encode(16.0)])
     late.learn(math.nan)
     assert late.value() * late.size**2 == pytest.approx(promised, rel=0.2)
 
 
 def test_who_does_not_follow_keeps_the_promise() -> None:
-    constant = Rate(0.006, EPSILON, 0, follow=False)
+    steady = Rate(0.006, EPSILON, 0, follow=False)
     others = [Message(Stream(b"another peer"), n, n, 2.0**-12, bytes([codec.encode(16.0)])) for n in range(9)]
-    constant.resume(others, STREAM, 0)
-    constant.note([codec.encode(16.0)])
-    before = constant.value()
+    steady.resume(others, STREAM, 0, constant)
+    steady.note([codec.encode(16.0)])
+    before = steady.value()
     for loss in (9.0, 8.0, 1.0):
-        constant.learn(loss)
-        constant.went(others)
-    assert constant.value() == before == pytest.approx(0.006 / constant.size**2)
-    assert constant.state == ()
+        steady.learn(loss)
+        steady.went(others)
+    assert steady.value() == before == pytest.approx(0.006 / steady.size**2)
+    assert steady.state == ()
 
 
 class Bowl(nn.Module):
@@ -210,6 +221,27 @@ def test_a_schedule_goes_by_the_rounds_of_the_run_and_not_of_the_process(tmp_pat
             rates.append(session.step(0.5).learning_rate)
         session.close()
     assert rates == [0.5 * (1 - round_ / 8) for round_ in range(8)]
+
+
+def test_who_has_not_learnt_does_not_take_what_a_schedule_did_for_what_was_promised() -> None:
+    model, settings = Bowl(1.0), Settings(promise=0.006, directions=1, schedule="linear")
+    session = Session.open(model, settings, Training(rounds=12))
+    session.begin()
+    for _ in range(9):
+        session.measure(model.loss)
+        session.step(1.0)
+    told = dataclasses.replace(session.snapshot(), learnt=())
+    messages = list(session.protocol.archive)
+    session.close()
+    session = Session.open(model, settings, Training(rounds=12, resume=told))
+    session.begin()
+    measured = session.measure(model.loss)
+    expected = rate()
+    expected.resume(messages, session.stream, session.round, lambda number: 1 - number / 12)
+    expected.note([codec.encode(measured.gradient)])
+    expected.learn(measured.loss)
+    assert session.step(1.0).learning_rate == pytest.approx((1 - 9 / 12) * expected.value(), rel=1e-6)
+    session.close()
 
 
 def test_a_schedule_that_rises_stays_at_what_was_found() -> None:

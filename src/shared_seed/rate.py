@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from shared_seed import codec
 from shared_seed.delivery import Delivery
@@ -147,17 +147,25 @@ class Rate:
             self._begin(now)
             self._delivery = Delivery(part, level, (variances[0], variances[1], variances[2]), scatter)
 
-    def resume(self, messages: Iterable[Message], stream: Stream, number: int) -> None:
+    def resume(
+        self, messages: Iterable[Message], stream: Stream, number: int, schedule: Callable[[int], float]
+    ) -> None:
         """Follow what a peer has published in its streams up to a message of this number in this one.
 
         What it has learnt is not in messages; unless that is restored, it begins with what the newest ones,
         everybody's, have promised.
+
+        Args:
+            messages: everybody's, in any order.
+            stream: the peer's newest one.
+            number: of its next message in there.
+            schedule: the part of :meth:`value` that steps of a round go by.
         """
         messages = list(messages)
         newest = sorted(messages, key=lambda m: (m.round, m.stream))[-WINDOW:]
-        if self._follow and self._fresh and newest:
-            count = sum(len(message.codes) for message in newest)
-            self._begin(math.fsum(map(self._promised_by, newest)) / count)
+        full = math.fsum(len(message.codes) * schedule(message.round) for message in newest)
+        if self._follow and self._fresh and full > 0:
+            self._begin(math.fsum(map(self._promised_by, newest)) / full)
         own = [m for m in messages if m.stream.peer == stream.peer and (m.stream, m.number) < (stream, number)]
         self._squares.clear()
         for message in sorted(own, key=lambda m: (m.stream, m.number))[-WINDOW:]:

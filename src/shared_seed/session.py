@@ -171,7 +171,8 @@ class Session:
         self._apply()
         self._claim_stream(behind)
         if self._rate is not None:
-            self._rate.resume(swarm.ask(lambda p, now: list(p.archive)), self.stream, self._number)
+            archive = swarm.ask(lambda p, now: list(p.archive))
+            self._rate.resume(archive, self.stream, self._number, self._schedule)
         swarm.enter(State.TRAINING, self.round)
         if not self.settings.alone:
             self._pace.begin(clock.now())
@@ -222,8 +223,7 @@ class Session:
         swarm, pending = self._swarm(), self._pending
         if not pending.codes:
             raise RecipeError("step() without a probe before it; call measure() first")
-        if self.settings.schedule == "linear":
-            learning_rate *= 1 - self.round / self.manifest.rounds
+        learning_rate *= self._schedule(self.round)
         if self._rate is not None:
             learning_rate = self._chosen(learning_rate, self._rate)
         rate = as_float32(learning_rate / self.probes)
@@ -426,6 +426,10 @@ class Session:
                 late = swarm.ask(lambda p, now: [v.name for v in p.give_up_on(self.round, now)])
         self._pace.begin(clock.now())
         return tuple(late)
+
+    def _schedule(self, number: int) -> float:
+        """The part of a learning rate that steps of a round go by."""
+        return 1 - number / self.manifest.rounds if self.settings.schedule == "linear" else 1.0
 
     def _chosen(self, learning_rate: float, rate: Rate) -> float:
         """What the step's probes together go by, where their own gradients say it."""
