@@ -19,6 +19,7 @@ from shared_seed.errors import RecipeError
 from shared_seed.messages import Message, Stream, as_float32
 from shared_seed.optimizer import Groups
 from shared_seed.rate import FAR, LEAST, MOST, PACE, PROMISE, WINDOW, Rate
+from shared_seed.rows import Shared
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.training import Training
@@ -80,6 +81,28 @@ def test_promises_stay_within_bounds_and_pace(losses: list[float], promise: floa
         assert promise * LEAST <= now <= promise * MOST
         assert before / PACE * 0.999 <= now <= before * PACE * 1.001
         before = now
+
+
+@pytest.mark.parametrize(("share", "steps", "times"), [(0.5, 40, MOST), (0.05, 40, 5.0), (0.0, 2000, LEAST)])
+def test_rows_say_what_to_promise_before_losses_do(share: float, steps: int, times: float) -> None:
+    followed, usual = Rate(PROMISE, 1.0, 0), told([math.nan]).value()
+    for number in range(steps):
+        followed.note([codec.encode(1.0)] * WINDOW)
+        followed.learn(1.0, Shared(share, 1.0, 16, 4))
+        if number == 9 and share > 0.1:
+            assert followed.value() > MOST / 2 * usual, "soon"
+    assert followed.value() == pytest.approx(times * usual, rel=0.3)
+
+
+def test_a_batch_whose_rows_are_unknown_leaves_what_they_have_said() -> None:
+    followed = Rate(PROMISE, 1.0, 0)
+    for known in [True] * 20 + [False] * 20:
+        followed.note([codec.encode(1.0)] * WINDOW)
+        followed.learn(1.0, Shared(0.2, 1.0, 16, 4) if known else None)
+    same = Rate(PROMISE, 1.0, 0)
+    same.restore(followed.state)
+    assert same.state == followed.state
+    assert followed.value() > 8 * told([math.nan]).value()
 
 
 def test_gradients_twice_as_large_halve_the_probe_or_quarter_the_promise() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from convergence import corpora
 from convergence.corpora import installed
 from convergence.spec import Spec
 from shared_seed.classification import score
+from shared_seed.rows import RowLosses
 from shared_seed.sampler import ByLength
 from shared_seed.score import Score
 
@@ -38,6 +39,7 @@ class Bench:
     """Tokens of the labels for a language model, None for a classification head."""
     padding: int
     temperature: float = 1.0
+    row_losses: RowLosses = field(default_factory=RowLosses)
 
     def batch(self, features: Sequence[Feature]) -> tuple[dict[str, Any], Tensor]:
         """Inputs padded on the left for a language model, else on the right; labels int64 [rows]."""
@@ -60,7 +62,9 @@ class Bench:
 
     def loss(self, batch: tuple[dict[str, Any], Tensor]) -> Tensor:
         """Mean cross-entropy among the labels, at the temperature that is trained with."""
-        return nn.functional.cross_entropy(self.logits(batch[0]) / self.temperature, batch[1])
+        losses = nn.functional.cross_entropy(self.logits(batch[0]) / self.temperature, batch[1], reduction="none")
+        self.row_losses.note(losses, batch[1])
+        return losses.mean()
 
     def score(self, rows: int = 32) -> Score:
         """On all test features."""

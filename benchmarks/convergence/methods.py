@@ -72,11 +72,13 @@ class SharedSeed(Method):
         """A peer's probe."""
         spec, batch, found = self.spec, next(self._batches[peer]), self._found[peer]
         samples = [Sample(self.spec.seed, number, peer * spec.directions + i) for i in range(spec.directions)]
-        measured = self._probe.measure_all(lambda: self.bench.loss(batch), samples)
+        with self.bench.row_losses.heard():
+            measured = self._probe.measure_all(lambda: self.bench.loss(batch), samples)
         gradients = [m.gradient for m in measured]
         codes = bytes(codec.encode(gradient) for gradient in gradients)
         found.note(codes)
-        found.learn(mean(m.loss for m in measured))
+        rows = self.bench.row_losses.shared(spec.epsilon)
+        found.learn(mean(m.loss for m in measured), rows if spec.rows else None)
         rate = found.value() if spec.rate is None else spec.rate / spec.directions
         rate = as_float32(rate * spec.factor(number))
         self.rates.append(rate)

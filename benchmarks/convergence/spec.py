@@ -25,6 +25,7 @@ class Spec:
         rate: learning rate; None has it found.
         promise: nats that the found rate promises.
         follow: the promise follows what steps deliver; without it, as it was before 2026-11-28.
+        rows: what rows of a batch have in common says too what steps will deliver.
         points: where it is tested, its start not counted.
         passes: forward passes of 16 rows in all, for each peer; a backward pass counts as two.
         batch: rows a probe.
@@ -52,6 +53,7 @@ class Spec:
     rate: float | None = None
     promise: float = PROMISE
     follow: bool = True
+    rows: bool = True
     points: int = 4
     passes: int = 600
     batch: int = 16

@@ -67,7 +67,10 @@ class Classification(TextTask):
 
     def loss(self, outputs: Any, labels: Tensor, **_: Any) -> Tensor:
         """Mean cross-entropy among the label words, at the temperature; fits ``Trainer(compute_loss_func=…)``."""
-        return nn.functional.cross_entropy(self.select(outputs) / self.task.temperature, labels)
+        logits = self.select(outputs) / self.task.temperature
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+        self.row_losses.note(losses, labels)
+        return losses.mean()
 
     def evaluate(
         self,

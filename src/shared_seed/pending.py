@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from shared_seed.probe import Measurement
+from shared_seed.rows import Shared, together
 
 
 class Pending:
@@ -20,6 +21,12 @@ class Pending:
         self.newest: Measurement | None = None
         self._losses: list[float] = []
         self._gradients: list[float] = []
+        self._rows: list[Shared] = []
+
+    def note_rows(self, found: Shared | None) -> None:
+        """Keep what the rows of a batch have in common along its directions, where that is known."""
+        if found is not None:
+            self._rows.append(found)
 
     def note(self, measured: Measurement, gradient: float, code: int) -> None:
         """Keep a probe: what was measured, the projected gradient that counts, and its code."""
@@ -40,6 +47,11 @@ class Pending:
         return _mean(self._gradients)
 
     @property
+    def rows(self) -> Shared | None:
+        """What rows have in common, of all batches together; None where no batch has told."""
+        return together(self._rows)
+
+    @property
     def abstained(self) -> int:
         """How many probes had a loss that was not finite, or none."""
         return len(self.codes) - len(self._gradients)
@@ -50,6 +62,7 @@ class Pending:
         self.codes.clear()
         self._losses.clear()
         self._gradients.clear()
+        self._rows.clear()
 
 
 def _mean(values: list[float]) -> float:

@@ -31,6 +31,8 @@ from collections.abc import Callable, Iterable, Sequence
 from shared_seed import codec
 from shared_seed.delivery import Delivery
 from shared_seed.messages import Message, Stream
+from shared_seed.rows import Shared
+from shared_seed.signal import Signal
 
 PROMISE = 0.01
 """Nats that a probe's step is to lower its loss by, to first order, where that is the signal's share; chosen in
@@ -48,6 +50,9 @@ FAR = 4.0
 PACE = 2**0.25
 """Times the last step's promise that is promised at most; as small a part of it at least."""
 
+BOLD = 2.0
+"""The same where rows say what they have in common, whose loss need not fall first."""
+
 RISE, FALL = 0.5, 1.0
 """Standard deviations by which losses must say that more, or less, should be promised."""
 
@@ -60,7 +65,7 @@ may be small by chance, and a step by them would be far too long.
 """
 
 
-LEARNT = 8
+LEARNT = 10
 """Numbers of :attr:`Rate.state`."""
 
 
@@ -100,8 +105,13 @@ class Rate:
         if self._follow:
             self._gone = math.fsum((self._gone, *map(self._promised_by, messages)))
 
-    def learn(self, loss: float) -> None:
-        """Follow the loss before a step, which may be NaN, and what has been delivered of what was promised."""
+    def learn(self, loss: float, found: Shared | None = None) -> None:
+        """Follow the loss before a step, which may be NaN, and what has been delivered of what was promised.
+
+        Args:
+            loss: of the batch.
+            found: what its rows have in common, where the task tells.
+        """
         if not self._follow:
             return
         if self._fresh:
@@ -110,13 +120,18 @@ class Rate:
             self._begin(self._promise * min(max(1.0, loss), FAR))
         self._delivery.note(loss, self._gone)
         self._gone = 0.0
+        if found is not None:
+            self._signal.note(found)
+        pace = BOLD if self._signal.is_known else PACE
         least, most = (self._wanted(doubts) for doubts in (-RISE, FALL))
         wanted = min(max(self._now, least), most)
-        self._promise_now(min(max(wanted, self._now / PACE), self._now * PACE))
+        self._promise_now(min(max(wanted, self._now / pace), self._now * pace))
 
     def _wanted(self, doubts: float) -> float:
         """What should be promised, if so many standard deviations more than is known were delivered."""
-        return self._promise * self._delivery.share(self._now / self._unit, doubts) / PROMISE
+        known = self._signal.is_known
+        share = self._signal.at(doubts) if known else self._delivery.share(self._now / self._unit, doubts)
+        return self._promise * share / PROMISE
 
     def _begin(self, promise: float) -> None:
         """Promise so much, and take that to be right until losses say otherwise."""
@@ -124,6 +139,7 @@ class Rate:
         self._promise_now(promise)
         share = PROMISE * self._now / self._promise
         self._delivery = Delivery.expecting(share, self._now / self._unit)
+        self._signal = Signal(share)
 
     def _promise_now(self, promise: float) -> None:
         self._now = min(max(promise, self._promise * LEAST), self._promise * MOST)
@@ -135,17 +151,19 @@ class Rate:
     @property
     def state(self) -> tuple[float, ...]:
         """What is known beside the messages, for :meth:`restore`; nothing before the first loss."""
-        known = self._delivery
+        known, signal = self._delivery, self._signal
         if math.isnan(known.level):
             return ()
-        return self._now, self._gone, known.level, known.part, known.scatter, *known.variances
+        delivered = known.level, known.part, known.scatter, *known.variances
+        return self._now, self._gone, *delivered, signal.share, signal.variance
 
     def restore(self, state: Sequence[float]) -> None:
         """Go on from a state, before :meth:`resume`; from none, begin anew."""
         if state:
-            now, self._gone, level, part, scatter, *variances = state
+            now, self._gone, level, part, scatter, *variances, share, variance = state
             self._begin(now)
             self._delivery = Delivery(part, level, (variances[0], variances[1], variances[2]), scatter)
+            self._signal = Signal(share, variance)
 
     def resume(
         self, messages: Iterable[Message], stream: Stream, number: int, schedule: Callable[[int], float]

@@ -26,6 +26,7 @@ from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Measurement, Probe
 from shared_seed.rate import Rate
 from shared_seed.replica import count_gradients
+from shared_seed.rows import RowLosses
 from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
 from shared_seed.swarm.alone import Alone
@@ -60,6 +61,7 @@ class Session:
             # Other rules do not step as far as messages say, so that nothing follows from what they deliver.
             follow = manifest.aggregation.kind == "sum"
             self._rate = Rate(settings.promise, manifest.epsilon, manifest.scale_exponent, follow=follow)
+        self._row_losses = RowLosses()
         self._base = 1.0
         self._decays: Mapping[str, float] = {}
         self.loudness = decay.Loudness()
@@ -99,6 +101,7 @@ class Session:
             if training.groups is not None:
                 session._decays = training.groups.decays
                 session._base = training.groups.base
+            session._row_losses = training.row_losses or session._row_losses
             session._take_up(logged, resume)
             session.swarm = session._connect()
         except BaseException:
@@ -196,7 +199,9 @@ class Session:
         if self.settings.adapt and self._pending.newest and self._swarm().ask(self._is_slow):
             return self._pending.newest
         samples = self._directions()
-        found = self.probe.measure_all(loss, samples, context)
+        with self._row_losses.heard():
+            found = self.probe.measure_all(loss, samples, context)
+        self._pending.note_rows(self._row_losses.shared(self.manifest.epsilon))
         for sample, measured in zip(samples, found, strict=True):
             gradient = measured.gradient
             if self._decays:
@@ -434,7 +439,7 @@ class Session:
     def _chosen(self, learning_rate: float, rate: Rate) -> float:
         """What the step's probes together go by, where their own gradients say it."""
         rate.note(self._pending.codes)
-        rate.learn(self._pending.loss)
+        rate.learn(self._pending.loss, self._pending.rows)
         # OneCycleLR begins at a 25th of what it rises to; the found rate is the largest.
         schedule = min(1.0, learning_rate / self._base) if self._base else 0.0
         return self.probes * min(schedule * rate.value(), self.manifest.limits.learning_rate)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shared_seed.examples import Dropped
+from shared_seed.rows import RowLosses
 from shared_seed.score import Score
 from shared_seed.templates import Filled
 
@@ -35,6 +36,8 @@ class TextTask(ABC):
     def __init__(self, tokenizer: Any, model: nn.Module, most_tokens: int) -> None:
         self.tokenizer = tokenizer
         self.most_tokens = most_tokens
+        # Told by tasks whose rows have one loss each.
+        self.row_losses = RowLosses()
         self._padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         first = tokenizer("a").input_ids[0]
         self.beginning: list[int] = [first] if first == tokenizer.bos_token_id else []

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from shared_seed.optimizer import Groups
+from shared_seed.rows import RowLosses
 from shared_seed.snapshot import Snapshot
 
 MOST_ROUNDS = (1 << 32) - 1
@@ -26,6 +27,7 @@ class Training:
         groups: learning rates and weight decay by parameter; by default all that require grad, alike.
         evaluated: what the loss evaluates, where that is more than the model: its buffers are kept too.
         resume: go on from here, with a model that holds these weights already.
+        row_losses: of whoever computes the loss, where that tells them.
         low: low bits of bfloat16 parameters, where a new run begins from an earlier one's weights.
     """
 
@@ -35,4 +37,5 @@ class Training:
     groups: Groups | None = None
     evaluated: nn.Module | None = None
     resume: Snapshot | None = None
+    row_losses: RowLosses | None = None
     low: Mapping[str, Tensor] = field(default_factory=dict)

@@ -40,7 +40,12 @@ def fit(job: Job) -> Outcome | None:
     """Train until the run is over."""
     training = job.recipe.training
     strategy = SharedSeedStrategy(
-        job.settings, root="model", title=job.recipe.model, recipe=job.carried, on_step=job.on_step
+        job.settings,
+        root="model",
+        title=job.recipe.model,
+        recipe=job.carried,
+        row_losses=job.task.row_losses,
+        on_step=job.on_step,
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")

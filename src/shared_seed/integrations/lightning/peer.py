@@ -21,6 +21,7 @@ from shared_seed.integrations.lightning.ranks import Ranks
 from shared_seed.launch import open_together, settings_at
 from shared_seed.optimizer import Groups
 from shared_seed.outcome import Outcome, Step
+from shared_seed.rows import RowLosses
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
@@ -49,6 +50,7 @@ class PeerStrategy(Ranks):
             others.
         title: what the manifest calls the base model.
         recipe: carried in the manifest for peers that join.
+        row_losses: told of each row's loss by whoever computes the loss; the learning rate is then found sooner.
         on_step: called with every :class:`~shared_seed.outcome.Step`.
         parts: ``accelerator``, ``parallel_devices``, ``cluster_environment``, ``checkpoint_io`` and
             ``precision_plugin``, as every strategy of Lightning takes them.
@@ -73,6 +75,7 @@ class PeerStrategy(Ranks):
         show: bool | None = None,
         title: str = "",
         recipe: dict[str, Any] | None = None,
+        row_losses: RowLosses | None = None,
         on_step: Callable[[Session, Step], None] | None = None,
         **parts: Any,
     ) -> None:
@@ -86,6 +89,7 @@ class PeerStrategy(Ranks):
         self.reward = reward
         self.title = title
         self.recipe = recipe
+        self.row_losses = row_losses
         self.on_step = on_step
         self.session: Session | None = None
         self.outcome: Outcome | None = None
@@ -212,6 +216,7 @@ class PeerStrategy(Ranks):
             rounds=rounds,
             title=self.title,
             recipe=self.recipe,
+            row_losses=self.row_losses,
             groups=self._groups,
             evaluated=self.lightning_module,
             resume=resume,

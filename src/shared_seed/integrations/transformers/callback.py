@@ -25,6 +25,7 @@ from shared_seed.launch import NEAR, Place, open_together, settings_at
 from shared_seed.meter import Meter
 from shared_seed.optimizer import Groups
 from shared_seed.outcome import Outcome, Step
+from shared_seed.rows import RowLosses
 from shared_seed.session import Session
 from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
@@ -57,6 +58,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         settings: how this peer takes part; alone, without listening, by default.
         title: what the manifest calls the base model.
         recipe: carried in the manifest for peers that join.
+        row_losses: told of each row's loss by whoever computes the loss; the learning rate is then found sooner.
         reward: ``reward(outputs, inputs)`` gives a number for a batch, which is maximised in place of minimising
             the loss; it need not be differentiable. ``None`` where a batch has none.
         on_step: called with every :class:`~shared_seed.session.Step`.
@@ -77,12 +79,14 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         title: str = "",
         recipe: dict[str, Any] | None = None,
         reward: Reward | None = None,
+        row_losses: RowLosses | None = None,
         on_step: Callable[[Session, Step], None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.title = title
         self.recipe = recipe
         self.reward = reward
+        self.row_losses = row_losses
         self.on_step = on_step
         self.session: Session | None = None
         self.outcome: Outcome | None = None
@@ -199,6 +203,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
             rounds=left + (resume.round if resume else 0),
             title=self.title,
             recipe=self.recipe,
+            row_losses=self.row_losses,
             groups=self._groups,
             resume=resume,
             low=low or {},

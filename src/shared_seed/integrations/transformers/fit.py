@@ -47,7 +47,13 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
 def fit(job: Job) -> Outcome | None:
     """Train until the run is over."""
     training = job.recipe.training
-    callback = SharedSeedCallback(job.settings, title=job.recipe.model, recipe=job.carried, on_step=job.on_step)
+    callback = SharedSeedCallback(
+        job.settings,
+        title=job.recipe.model,
+        recipe=job.carried,
+        row_losses=job.task.row_losses,
+        on_step=job.on_step,
+    )
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,

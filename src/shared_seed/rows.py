@@ -1,0 +1,122 @@
+"""What single rows of a batch ask for, where a task tells their losses.
+
+Along a direction, every row has a projected gradient of its own, from the evaluations that a probe makes anyway.
+What rows have in common is the signal; its share in a row's gradient is the number that a learning rate is found
+by (:mod:`shared_seed.rate`), and pairs of rows estimate it without bias (a U-statistic, Hoeffding 1948).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What rows of one batch have in common along some directions.
+
+    Attributes:
+        signal: mean square of the gradient that rows have in common, without bias; may be negative.
+        square: mean square of a row's gradient.
+        rows: of the batch.
+        directions: that both are means of.
+    """
+
+    signal: float
+    square: float
+    rows: int
+    directions: int
+
+
+def shared(gradients: Numbers, labels: Sequence[int] | None = None) -> Shared:
+    """From the projected gradients of rows.
+
+    Batches have their share of each label, so their rows are drawn within labels: pairs of each two labels, and
+    of each with itself, count by the labels' shares. A label's only row has no partner; what it would have in
+    common with others of its label is left out.
+
+    Args:
+        gradients: [directions, rows].
+        labels: of the rows; None where they are all alike.
+    """
+    directions, count = gradients.shape
+    kinds = np.zeros(count, np.int64) if labels is None else np.unique(labels, return_inverse=True)[1]
+    member = np.equal.outer(np.arange(kinds.max(initial=0) + 1), kinds)
+    sums, squares = gradients @ member.T, gradients**2 @ member.T
+    each = member.sum(1)
+    pairs = np.maximum(each * (each - 1), 1)
+    alone = each == 1
+    # (sum of a label's rows)**2 holds each row with itself, which says nothing of what is in common.
+    within = np.where(alone, 0.0, (sums**2 - squares) * (each**2 / pairs))
+    signal = (gradients.sum(1) ** 2 - (sums**2).sum(1) + within.sum(1)) / count**2
+    return Shared(float(signal.mean()), float((gradients**2).mean()), count, directions)
+
+
+def together(found: Sequence[Shared]) -> Shared | None:
+    """Of several batches, each along directions of its own; None without any."""
+    if not found:
+        return None
+    directions = sum(one.directions for one in found)
+    signal, square, rows = (
+        sum(value * one.directions for value, one in zip(values, found, strict=True)) / directions
+        for values in zip(*((one.signal, one.square, one.rows) for one in found), strict=True)
+    )
+    return Shared(signal, square, round(rows), directions)
+
+
+class RowLosses:
+    """Losses of rows, between a task, which tells those of every evaluation, and a session, which listens to those
+    of a probe.
+    """
+
+    def __init__(self) -> None:
+        self._told: list[Tensor] | None = None
+        self._heard: list[Tensor] = []
+        self._labels: Tensor | None = None
+
+    def note(self, losses: Tensor, labels: Tensor) -> None:
+        """Of one evaluation; forgotten where nobody listens.
+
+        Args:
+            losses: [rows].
+            labels: int64 [rows].
+        """
+        if self._told is not None:
+            self._told.append(losses.detach())
+            self._labels = labels
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Listen to what follows, for :meth:`shared`."""
+        self._told, self._labels = [], None
+        try:
+            yield
+        except BaseException:
+            self._labels = None
+            raise
+        finally:
+            self._heard, self._told = self._told, None
+
+    def shared(self, epsilon: float) -> Shared | None:
+        """What the rows of the batch that was listened to have in common; None if there was no such batch.
+
+        Args:
+            epsilon: distance of the probe's points. Of two evaluations, they are on either side; of more, the
+                first is at the weights, and the others along a direction each (:mod:`shared_seed.probe`).
+        """
+        heard, labels = self._heard, self._labels
+        self._heard = []
+        if labels is None or len(heard) < 2 or len({len(losses) for losses in heard}) > 1:
+            return None
+        losses = torch.stack(heard).double().cpu().numpy()
+        first, others = losses[:1], losses[1:]
+        gradients = (first - others) / (2 * epsilon) if len(others) == 1 else (others - first) / epsilon
+        return shared(gradients, labels.tolist())

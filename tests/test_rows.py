@@ -1,0 +1,124 @@
+"""What rows of a batch have in common."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tiny
+from shared_seed import data, recipe
+from shared_seed.classification import Classification
+from shared_seed.integrations.transformers.models import load
+from shared_seed.job import Job, fit
+from shared_seed.rows import RowLosses, Shared, shared, together
+from shared_seed.run import settings_for
+from shared_seed.session import Session
+
+BATCHES = st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 3)), min_size=1, max_size=20)
+
+
+def slowly(gradients: list[float], labels: list[int]) -> float:
+    """The mean product of two rows of a batch, each of a label that is drawn by its share."""
+    total, rows = 0.0, range(len(labels))
+    for one, other in itertools.product(sorted(set(labels)), repeat=2):
+        firsts, seconds = ([row for row in rows if labels[row] == label] for label in (one, other))
+        products = [gradients[i] * gradients[j] for i in firsts for j in seconds if i != j]
+        if products:
+            total += len(firsts) * len(seconds) / len(labels) ** 2 * math.fsum(products) / len(products)
+    return total
+
+
+@given(BATCHES)
+def test_it_is_the_mean_product_of_two_rows_by_labels(batch: list[tuple[float, int]]) -> None:
+    gradients, labels = [gradient for gradient, _ in batch], [label for _, label in batch]
+    found = shared(np.array([gradients]), labels)
+    assert found.signal == pytest.approx(slowly(gradients, labels), abs=1e-9)
+    assert found.square == pytest.approx(math.fsum(g * g for g in gradients) / len(gradients))
+    assert (found.rows, found.directions) == (len(batch), 1)
+
+
+@given(st.lists(st.lists(st.floats(-9, 9), min_size=5, max_size=5), min_size=1, max_size=4))
+def test_directions_count_alike(gradients: list[list[float]]) -> None:
+    labels = [0, 0, 1, 1, 1]
+    each = [shared(np.array([row]), labels) for row in gradients]
+    found = shared(np.array(gradients), labels)
+    assert found.signal == pytest.approx(sum(one.signal for one in each) / len(each), abs=1e-9)
+    assert together(each) == Shared(
+        pytest.approx(found.signal, abs=1e-9), pytest.approx(found.square, abs=1e-9), 5, len(each)
+    )
+
+
+def test_it_is_right_on_average_where_each_batch_has_its_share_of_labels() -> None:
+    generator = np.random.default_rng(0)
+    means, labels = np.array([3.0, -2.0]), [0] * 4 + [1] * 12
+    found = [shared(means[labels][None] + generator.normal(0, 2, (1, 16)), labels).signal for _ in range(4000)]
+    assert np.mean(found) == pytest.approx((means[labels].mean()) ** 2, abs=4 * np.std(found) / 4000**0.5)
+
+
+@pytest.mark.parametrize("directions", [1, 3])
+def test_who_listens_hears_the_rows_of_a_probe(directions: int) -> None:
+    told, labels, epsilon = RowLosses(), torch.tensor([0, 1, 0]), 2.0**-3
+    losses = torch.tensor([[1.0, 2.0, 3.0], [1.5, 1.0, 3.25], [0.5, 2.0, 3.5], [1.0, 3.0, 2.5]])[: 1 + directions]
+    told.note(torch.full((3,), 9.0), labels)
+    with told.heard():
+        for one in losses:
+            told.note(one, labels)
+    told.note(torch.full((3,), 9.0), labels)
+    sides = losses[:1] - losses[1:] if directions == 1 else losses[1:] - losses[:1]
+    distance = 2 * epsilon if directions == 1 else epsilon
+    assert told.shared(epsilon) == shared(sides.double().numpy() / distance, labels.tolist())
+    assert told.shared(epsilon) is None, "asked twice"
+
+
+def test_nothing_is_known_of_a_probe_that_told_nothing_or_was_broken_off() -> None:
+    told, labels = RowLosses(), torch.tensor([0, 1])
+    assert told.shared(1.0) is None
+    with told.heard():
+        pass
+    assert told.shared(1.0) is None
+    with told.heard():
+        told.note(torch.ones(2), labels)
+    assert told.shared(1.0) is None, "one evaluation has no difference"
+    with suppress(KeyboardInterrupt), told.heard():
+        told.note(torch.ones(2), labels)
+        told.note(torch.zeros(2), labels)
+        raise KeyboardInterrupt
+    assert told.shared(1.0) is None
+    with told.heard():
+        told.note(torch.ones(2), labels)
+        told.note(torch.ones(1), labels[:1])
+    assert told.shared(1.0) is None, "two batches"
+    assert together([]) is None
+
+
+@pytest.mark.parametrize("batches", ["shuffled", "assigned"])
+def test_recipes_tell_their_rows_in_both_loops(batches: str, tmp_path: Path) -> None:
+    found = []
+    for trainer in ("transformers", "lightning"):
+        (tmp_path / trainer).mkdir()
+        wanted = {"learning_rate": "auto", "directions": 3, "probes_per_step": 2, "steps": 3}
+        terms = recipe.load(tiny.recipe(tmp_path / trainer, trainer=trainer, batches=batches, **wanted))
+        model, tokenizer = load(terms.model)
+        task = Classification(terms.task, tokenizer, model)  # type: ignore[arg-type]
+        features = task.encode(data.parts(terms.dataset, terms.task, 0).train)
+        seen: list[tuple[float, ...]] = []
+        settings = settings_for(terms, None, number=0)
+        fit(Job(terms, settings, model, task, features, lambda session, _, seen=seen: seen.append(known(session))))
+        found.append(seen)
+    assert len(found[0]) == 3
+    assert all(variance > 0 for _, variance in found[0]), "rows have told"
+    if batches == "shuffled":
+        assert found[0] == found[1]
+
+
+def known(session: Session) -> tuple[float, ...]:
+    """The share that a session believes in, and its variance."""
+    return session.snapshot().learnt[-2:]
