@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tiny
-from shared_seed import data, recipe
-from shared_seed.classification import Classification
-from shared_seed.integrations.transformers.models import load
-from shared_seed.job import Job, fit
 from shared_seed.rows import RowLosses, Shared, shared, together
-from shared_seed.run import settings_for
-from shared_seed.session import Session
 
 BATCHES = st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 3)), min_size=1, max_size=20)
 
@@ -97,28 +89,3 @@ def test_nothing_is_known_of_a_probe_that_told_nothing_or_was_broken_off() -> No
         told.note(torch.ones(1), labels[:1])
     assert told.shared(1.0) is None, "two batches"
     assert together([]) is None
-
-
-@pytest.mark.parametrize("batches", ["shuffled", "assigned"])
-def test_recipes_tell_their_rows_in_both_loops(batches: str, tmp_path: Path) -> None:
-    found = []
-    for trainer in ("transformers", "lightning"):
-        (tmp_path / trainer).mkdir()
-        wanted = {"learning_rate": "auto", "directions": 3, "probes_per_step": 2, "steps": 3}
-        terms = recipe.load(tiny.recipe(tmp_path / trainer, trainer=trainer, batches=batches, **wanted))
-        model, tokenizer = load(terms.model)
-        task = Classification(terms.task, tokenizer, model)  # type: ignore[arg-type]
-        features = task.encode(data.parts(terms.dataset, terms.task, 0).train)
-        seen: list[tuple[float, ...]] = []
-        settings = settings_for(terms, None, number=0)
-        fit(Job(terms, settings, model, task, features, lambda session, _, seen=seen: seen.append(known(session))))
-        found.append(seen)
-    assert len(found[0]) == 3
-    assert all(variance > 0 for _, variance in found[0]), "rows have told"
-    if batches == "shuffled":
-        assert found[0] == found[1]
-
-
-def known(session: Session) -> tuple[float, ...]:
-    """The share that a session believes in, and its variance."""
-    return session.snapshot().learnt[-2:]

@@ -46,7 +46,9 @@ class Session:
     :meth:`finish`; :meth:`close` whatever happens.
     """
 
-    def __init__(self, model: nn.Module, agreed: Agreed, settings: Settings, author: Author) -> None:
+    def __init__(
+        self, model: nn.Module, agreed: Agreed, settings: Settings, author: Author, row_losses: RowLosses
+    ) -> None:
         replica = agreed.replica
         manifest = replica.manifest
         self.replica = replica
@@ -61,7 +63,7 @@ class Session:
             # Other rules do not step as far as messages say, so that nothing follows from what they deliver.
             follow = manifest.aggregation.kind == "sum"
             self._rate = Rate(settings.promise, manifest.epsilon, manifest.scale_exponent, follow=follow)
-        self._row_losses = RowLosses()
+        self.row_losses = row_losses
         self._base = 1.0
         self._decays: Mapping[str, float] = {}
         self.loudness = decay.Loudness()
@@ -94,14 +96,13 @@ class Session:
         agreed = terms.agree(model, settings, training)
         manifest, resume, logged = agreed.replica.manifest, training.resume, agreed.logged
         author = authors.author(settings, manifest, resume)
-        session = cls(training.evaluated or model, agreed, settings, author)
+        session = cls(training.evaluated or model, agreed, settings, author, training.row_losses)
         begun = Contents(manifest, signature=agreed.signature)
         try:
             session._follower.log = folder.open_log(settings.folder, begun, logged)
             if training.groups is not None:
                 session._decays = training.groups.decays
                 session._base = training.groups.base
-            session._row_losses = training.row_losses or session._row_losses
             session._take_up(logged, resume)
             session.swarm = session._connect()
         except BaseException:
@@ -199,9 +200,9 @@ class Session:
         if self.settings.adapt and self._pending.newest and self._swarm().ask(self._is_slow):
             return self._pending.newest
         samples = self._directions()
-        with self._row_losses.heard():
+        with self.row_losses.heard():
             found = self.probe.measure_all(loss, samples, context)
-        self._pending.note_rows(self._row_losses.shared(self.manifest.epsilon))
+        self._pending.note_rows(self.row_losses.shared(self.manifest.epsilon))
         for sample, measured in zip(samples, found, strict=True):
             gradient = measured.gradient
             if self._decays:

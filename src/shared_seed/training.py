@@ -27,7 +27,7 @@ class Training:
         groups: learning rates and weight decay by parameter; by default all that require grad, alike.
         evaluated: what the loss evaluates, where that is more than the model: its buffers are kept too.
         resume: go on from here, with a model that holds these weights already.
-        row_losses: of whoever computes the loss, where that tells them.
+        row_losses: which whoever computes the loss may tell.
         low: low bits of bfloat16 parameters, where a new run begins from an earlier one's weights.
     """
 
@@ -37,5 +37,5 @@ class Training:
     groups: Groups | None = None
     evaluated: nn.Module | None = None
     resume: Snapshot | None = None
-    row_losses: RowLosses | None = None
+    row_losses: RowLosses = field(default_factory=RowLosses)
     low: Mapping[str, Tensor] = field(default_factory=dict)

@@ -50,12 +50,14 @@ class PeerStrategy(Ranks):
             others.
         title: what the manifest calls the base model.
         recipe: carried in the manifest for peers that join.
-        row_losses: told of each row's loss by whoever computes the loss; the learning rate is then found sooner.
+        row_losses: see the attribute; one of its own by default.
         on_step: called with every :class:`~shared_seed.outcome.Step`.
         parts: ``accelerator``, ``parallel_devices``, ``cluster_environment``, ``checkpoint_io`` and
             ``precision_plugin``, as every strategy of Lightning takes them.
 
     Attributes:
+        row_losses: may be told, by whatever computes the loss of a batch, that of each of its rows, where rows
+            have one number each, as in classification: the learning rate is then found in a few steps.
         session: the session in progress.
         outcome: how the last training ended.
     """
@@ -89,7 +91,7 @@ class PeerStrategy(Ranks):
         self.reward = reward
         self.title = title
         self.recipe = recipe
-        self.row_losses = row_losses
+        self.row_losses = row_losses or RowLosses()
         self.on_step = on_step
         self.session: Session | None = None
         self.outcome: Outcome | None = None

@@ -58,12 +58,14 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         settings: how this peer takes part; alone, without listening, by default.
         title: what the manifest calls the base model.
         recipe: carried in the manifest for peers that join.
-        row_losses: told of each row's loss by whoever computes the loss; the learning rate is then found sooner.
+        row_losses: see the attribute; one of its own by default.
         reward: ``reward(outputs, inputs)`` gives a number for a batch, which is maximised in place of minimising
             the loss; it need not be differentiable. ``None`` where a batch has none.
         on_step: called with every :class:`~shared_seed.session.Step`.
 
     Attributes:
+        row_losses: may be told, by whatever computes the loss of a batch, that of each of its rows, where rows
+            have one number each, as in classification: the learning rate is then found in a few steps.
         session: the session in progress, or the last one.
         outcome: how the last training ended.
 
@@ -86,7 +88,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         self.title = title
         self.recipe = recipe
         self.reward = reward
-        self.row_losses = row_losses
+        self.row_losses = row_losses or RowLosses()
         self.on_step = on_step
         self.session: Session | None = None
         self.outcome: Outcome | None = None

@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer
 
 from shared_seed.errors import RecipeError
+from shared_seed.rows import RowLosses
 
 Reward = Callable[[Any, Any], Any]
 """Takes the model's outputs and the batch; what it gives is maximised."""
@@ -27,6 +28,7 @@ class Objective:
         inputs: the batch.
         rest: whatever else the Trainer passes.
         scale: what the loss must be multiplied by to be a mean.
+        row_losses: is told each row's loss, where the model classifies rows; None where the loss is another.
 
     Attributes:
         losses: the model's own losses so far.
@@ -42,6 +44,7 @@ class Objective:
         inputs: Any,
         rest: tuple[tuple[Any, ...], dict[str, Any]],
         scale: int,
+        row_losses: RowLosses | None = None,
     ) -> None:
         self._loss = loss
         self._reward = reward
@@ -49,6 +52,7 @@ class Objective:
         self._inputs = inputs
         self._args, self._kwargs = rest
         self._scale = scale
+        self._row_losses = row_losses if reward is None and _label_rows(inputs) else None
         self.losses: list[float] = []
         self.rewards: list[float] = []
         self.outputs: Any = None
@@ -68,10 +72,10 @@ class Objective:
 
     def _evaluate(self) -> Any:
         """The Trainer's loss; keeps the outputs where they are wanted."""
-        wanted = self._reward is not None or bool(self._kwargs.get("return_outputs"))
+        kept = self._reward is not None or bool(self._kwargs.get("return_outputs"))
         # Label smoothing and many subclasses take the labels out of what they are given.
         inputs = _copy(self._inputs)
-        if not wanted:
+        if not kept and self._row_losses is None:
             return self._loss(self.model, inputs, *self._args, **self._kwargs)
         try:
             found = self._loss(self.model, inputs, *self._args, **(self._kwargs | {"return_outputs": True}))
@@ -80,8 +84,24 @@ class Objective:
                 raise
             self.outputs = self.model(**_copy(self._inputs))
             return None
-        value, self.outputs = found
+        value, outputs = found
+        if self._row_losses is not None:
+            _tell(self._row_losses, outputs, self._inputs["labels"])
+        self.outputs = outputs if kept else None
         return value
+
+
+def _label_rows(inputs: Any) -> bool:
+    """Whether each row of a batch has one label, which is a class."""
+    labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
+    return isinstance(labels, Tensor) and labels.ndim == 1 and not labels.is_floating_point()
+
+
+def _tell(row_losses: RowLosses, outputs: Any, labels: Tensor) -> None:
+    """Each row's cross-entropy, where a model's outputs have classes."""
+    logits = getattr(outputs, "logits", None)
+    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(labels):
+        row_losses.note(nn.functional.cross_entropy(logits.float(), labels.long(), reduction="none"), labels)
 
 
 def _copy(inputs: Any) -> Any:
@@ -98,6 +118,11 @@ def _number(reward: Any) -> float | None:
             "the batch, which is maximised; return its mean"
         )
     return float(reward.detach()) if isinstance(reward, Tensor) else float(reward)
+
+
+def classifies(trainer: Trainer) -> bool:
+    """Whether the loss is a model's own, so that of a classifier it is the mean of rows' cross-entropies."""
+    return type(trainer).compute_loss is Trainer.compute_loss and trainer.compute_loss_func is None
 
 
 def accumulation_scale(trainer: Trainer, items: Any) -> int:

@@ -15,6 +15,7 @@ from shared_seed.integrations.transformers.objective import (
     Objective,
     Reward,
     accumulation_scale,
+    classifies,
     outer_autocast,
 )
 from shared_seed.integrations.transformers.shadows import Shadows
@@ -112,7 +113,8 @@ class Takeover:
             # The wrappers would send buffers over the network, or trace the hooks.
             bare = self._trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=True, keep_torch_compile=False)
             scale = accumulation_scale(self._trainer, kwargs.get("num_items_in_batch"))
-            objective = Objective(own, self._reward, bare, inputs, (args, kwargs), scale)
+            rows = self.session.row_losses if classifies(self._trainer) else None
+            objective = Objective(own, self._reward, bare, inputs, (args, kwargs), scale, rows)
             loss = self._measure(objective) / scale
             if objective.losses:
                 loss = _mean(objective.losses)

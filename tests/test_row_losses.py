@@ -1,0 +1,126 @@
+"""Recipes and Trainers tell each row's loss, where rows are classified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForSequenceClassification
+
+import lit
+import models
+import tiny
+from recorder import Recorder
+from shared_seed import data, recipe
+from shared_seed.classification import Classification
+from shared_seed.integrations.lightning import SharedSeedStrategy
+from shared_seed.integrations.transformers import SharedSeedCallback
+from shared_seed.integrations.transformers.models import load
+from shared_seed.job import Job, fit
+from shared_seed.rows import RowLosses
+from shared_seed.run import settings_for
+from shared_seed.session import Session
+from shared_seed.settings import Settings
+from trainers import rows, trainer_of
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*is smaller than the logging interval"),
+]
+
+
+@pytest.mark.parametrize("batches", ["shuffled", "assigned"])
+def test_recipes_tell_their_rows_in_both_loops(batches: str, tmp_path: Path) -> None:
+    found = []
+    for trainer in ("transformers", "lightning"):
+        (tmp_path / trainer).mkdir()
+        wanted = {"learning_rate": "auto", "directions": 3, "probes_per_step": 2, "steps": 3}
+        terms = recipe.load(tiny.recipe(tmp_path / trainer, trainer=trainer, batches=batches, **wanted))
+        model, tokenizer = load(terms.model)
+        task = Classification(terms.task, tokenizer, model)  # type: ignore[arg-type]
+        features = task.encode(data.parts(terms.dataset, terms.task, 0).train)
+        seen: list[tuple[float, ...]] = []
+        settings = settings_for(terms, None, number=0)
+        fit(Job(terms, settings, model, task, features, lambda session, _, seen=seen: seen.append(known(session))))
+        found.append(seen)
+    assert len(found[0]) == 3
+    assert all(variance > 0 for _, variance in found[0]), "rows have told"
+    if batches == "shuffled":
+        assert found[0] == found[1]
+
+
+def judge(classes: int) -> Any:
+    """A small Llama with a head; of one class, it says a number."""
+    torch.manual_seed(0)
+    config = models.llama().config
+    config.num_labels = classes
+    return LlamaForSequenceClassification(config)
+
+
+def judged(classes: int) -> list[dict[str, Tensor]]:
+    return [{"input_ids": row["input_ids"], "labels": row["input_ids"][-1] % classes} for row in rows()]
+
+
+def focal(outputs: Any, labels: Tensor, **_: Any) -> Tensor:
+    return nn.functional.cross_entropy(outputs.logits, labels).square()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_trainer_whose_model_classifies_tells_its_rows(tmp_path: Path, smoothing: float) -> None:
+    recorder, told = Recorder(), []
+    callback = SharedSeedCallback(Settings(number=0), on_step=recorder)
+    steps = {"max_steps": 5, "label_smoothing_factor": smoothing}
+
+    class Told(RowLosses):
+        def note(self, losses: Tensor, labels: Tensor) -> None:
+            told.append((losses, labels))
+            super().note(losses, labels)
+
+    callback.row_losses = Told()
+    trainer_of(tmp_path, judge(3), callback, judged(3), **steps).train()
+    assert len(told) == 5 * (1 + 4), "at the weights, and along each direction"
+    assert all(losses.shape == labels.shape == (8,) for losses, labels in told)
+    assert callback.session is not None
+    assert callback.session.row_losses is callback.row_losses
+    if not smoothing:
+        here = [float(losses.mean()) for losses, _ in told[::5]]
+        assert [step.loss for step in recorder.steps] == pytest.approx(here, rel=0.05)
+
+
+@pytest.mark.parametrize("why", ["a loss of its own", "tokens", "a reward", "numbers"])
+def test_a_trainer_whose_rows_are_not_classes_of_a_models_own_loss_tells_none(why: str, tmp_path: Path) -> None:
+    reward = (lambda outputs, inputs: outputs.logits.mean()) if why == "a reward" else None
+    callback = SharedSeedCallback(Settings(number=0), reward=reward)
+    model, data = (models.llama(), rows()) if why == "tokens" else (judge(3), judged(3))
+    if why == "numbers":
+        model = judge(1)
+        data = [row | {"labels": row["labels"].float()} for row in data]
+    given = {"compute_loss_func": focal} if why == "a loss of its own" else {}
+    trainer = trainer_of(tmp_path, model, callback, data, trainer=given, max_steps=2)
+    heard: list[Any] = []
+    callback.row_losses.note = lambda *told: heard.append(told)  # type: ignore[method-assign]
+    trainer.train()
+    assert heard == []
+
+
+def test_a_lightning_module_may_tell_its_rows(tmp_path: Path) -> None:
+    class Telling(lit.Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            logits = self.model(batch[0])
+            losses = nn.functional.cross_entropy(logits, batch[1], reduction="none")
+            self.trainer.strategy.row_losses.note(losses, batch[1])
+            return losses.mean()
+
+    found: list[tuple[float, ...]] = []
+    strategy = SharedSeedStrategy(Settings(number=0), on_step=lambda session, _: found.append(known(session)))
+    lit.trainer_of(tmp_path, strategy, max_steps=3).fit(Telling(), lit.batches(lit.table()))
+    assert len(found) == 3
+    assert all(variance > 0 for _, variance in found)
+
+
+def known(session: Session) -> tuple[float, ...]:
+    """The share that a session believes in, and its variance."""
+    return session.snapshot().learnt[-2:]
