@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared_seed.rows import Shared, shared
-from shared_seed.signal import DOUBT, DRIFT, Signal
+from shared_seed.signal import DOUBT, DRIFT, SMALL, Signal
 
 BATCHES = st.lists(st.tuples(st.floats(-1, 1), st.floats(0.1, 100), st.integers(1, 64), st.integers(1, 8)))
 
@@ -19,9 +19,10 @@ BATCHES = st.lists(st.tuples(st.floats(-1, 1), st.floats(0.1, 100), st.integers(
 def test_it_is_the_filter_of_the_book(batches: list[tuple[float, float, int, int]]) -> None:
     followed, mean, precision = Signal(0.01), 0.01, 1 / DOUBT**2
     for number, (share, square, rows, directions) in enumerate(batches):
-        followed.note(Shared(share * square, square, rows, directions))
+        moved = number % 3 / 5
+        followed.note(Shared(share * square, square, rows, directions), moved)
         if number:
-            precision = 1 / (1 / precision + (DRIFT * mean) ** 2)
+            precision = 1 / (1 / precision + ((DRIFT + moved) * max(mean, SMALL)) ** 2)
         told = directions / 2 / (max(mean, 0) + 1 / rows) ** 2
         mean = (precision * mean + told * share) / (precision + told)
         precision += told
@@ -42,7 +43,8 @@ def test_it_finds_the_share_behind_rows(share: float) -> None:
     # Gradients that are large by chance are so in both the signal and the square: large shares are found lower.
     assert late[:, 0].mean() == pytest.approx(share, rel=0.15, abs=0.003)
     assert late[:, 0].std() < 2 * math.sqrt(late[:, 1].mean()) + 0.003
-    assert followed.at(1.0) > max(0, followed.share) > followed.at(-1.0) >= 0
+    assert followed.at(1.0) >= max(0, followed.share) >= followed.at(-1.0) >= 0
+    assert followed.at(4.0) > followed.at(2.0) > 0
 
 
 @pytest.mark.parametrize("nothing", [Shared(math.nan, 1.0, 9, 4), Shared(1.0, math.inf, 9, 4), Shared(0, 0, 9, 4)])

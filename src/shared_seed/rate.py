@@ -3,7 +3,7 @@
 A step of ``rate * g`` against a direction lowers the loss by ``rate * g**2`` nats, to first order. Here that is
 what is chosen, the *promise*, and the rate follows from the projected gradients g as they come::
 
-    rate = min(promise / size**2, epsilon / size)      size**2 = mean(g**2) * (1 + 8 / count)
+    rate = min(promise / size**2, 8 epsilon / size)      size**2 = mean(g**2) * (1 + 8 / count)
 
 Why nats, and not a distance, are the same for all models: descent along random directions goes best at the rate
 ``|G|**2 / (E[g**2] * tr H)``, with G the gradient and H the Hessian of the expected loss (the quadratic model of
@@ -15,8 +15,9 @@ or adapters. It is measured in ``docs/convergence.md``.
 
 That share is large where all examples ask for the same, as of a model that does not know yet what is wanted of
 it, and falls as there is less to learn. So the promise begins at a usual share, :data:`PROMISE`, or more where the
-loss is above 1, and follows what steps deliver of what they promise (:mod:`shared_seed.delivery`). The second
-bound keeps a step from going further than its probe has looked.
+loss is above 1, and follows what steps deliver of what they promise (:mod:`shared_seed.delivery`), or, where the
+losses of single rows are known, what rows have in common (:mod:`shared_seed.signal`), which shows at once. The
+second bound keeps a step near where its probe has looked.
 
 Every peer takes its own projected gradients and losses, and messages carry the rate, so nobody has to agree on
 anything.
@@ -58,6 +59,9 @@ RISE, FALL = 0.5, 1.0
 
 WINDOW = 32
 """Projected gradients whose mean square is taken: the newest ones."""
+
+REACH = 8
+"""How many times as far as a probe looks a step goes at most."""
 
 CAUTION = 8
 """How many times larger a single gradient is taken to be in square, and less the more there are: the first ones
@@ -119,9 +123,9 @@ class Rate:
                 return
             self._begin(self._promise * min(max(1.0, loss), FAR))
         self._delivery.note(loss, self._gone)
-        self._gone = 0.0
         if found is not None:
-            self._signal.note(found)
+            self._signal.note(found, min(1.0, self._gone / loss) if loss > 0 else 0.0)
+        self._gone = 0.0
         pace = BOLD if self._signal.is_known else PACE
         least, most = (self._wanted(doubts) for doubts in (-RISE, FALL))
         wanted = min(max(self._now, least), most)
@@ -205,4 +209,4 @@ class Rate:
         return self._of(self._now)
 
     def _of(self, promise: float) -> float:
-        return min(promise / self.size**2, self._epsilon / self.size) if self.size else 0.0
+        return min(promise / self.size**2, REACH * self._epsilon / self.size) if self.size else 0.0

@@ -15,8 +15,13 @@ from shared_seed.rows import Shared
 DOUBT = 0.05
 """Standard deviation of the share before anything is known."""
 
-DRIFT = 0.1
-"""How far the share may wander from one step to the next, as a part of it, as a standard deviation."""
+DRIFT = 0.05
+"""How far the share may wander from one step to the next, as a part of it, as a standard deviation, and further as
+steps have moved the loss.
+"""
+
+SMALL = 0.001
+"""Of a share below it, as that of one: there may come to be more to learn again."""
 
 
 @dataclass
@@ -36,11 +41,16 @@ class Signal:
         """Whether any batch has shown its rows."""
         return self.variance > 0
 
-    def note(self, found: Shared) -> None:
-        """Follow a batch; one whose gradients are not finite, or all 0, says nothing."""
+    def note(self, found: Shared, moved: float = 0.0) -> None:
+        """Follow a batch; one whose gradients are not finite, or all 0, says nothing.
+
+        Args:
+            found: what its rows have in common.
+            moved: which part of the loss the steps since the last batch have promised to take away.
+        """
         if not (math.isfinite(found.signal) and math.isfinite(found.square) and found.square > 0):
             return
-        before = self.variance + (DRIFT * self.share) ** 2 if self.is_known else DOUBT**2
+        before = self.variance + ((DRIFT + moved) * max(self.share, SMALL)) ** 2 if self.is_known else DOUBT**2
         error = 2 / found.directions * (max(self.share, 0.0) + 1 / found.rows) ** 2
         gain = before / (before + error)
         self.share += gain * (found.signal / found.square - self.share)
