@@ -32,6 +32,18 @@ pytestmark = [
 ]
 
 
+class Kept(RowLosses):
+    """Keeps all that it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[Tensor, Tensor | None]] = []
+
+    def note(self, losses: Tensor, labels: Tensor | None = None) -> None:
+        self.told.append((losses, labels))
+        super().note(losses, labels)
+
+
 @pytest.mark.parametrize("batches", ["shuffled", "assigned"])
 def test_recipes_tell_their_rows_in_both_loops(batches: str, tmp_path: Path) -> None:
     found = []
@@ -41,11 +53,15 @@ def test_recipes_tell_their_rows_in_both_loops(batches: str, tmp_path: Path) -> 
         terms = recipe.load(tiny.recipe(tmp_path / trainer, trainer=trainer, batches=batches, **wanted))
         model, tokenizer = load(terms.model)
         task = Classification(terms.task, tokenizer, model)  # type: ignore[arg-type]
+        task.row_losses = kept = Kept()
         features = task.encode(data.parts(terms.dataset, terms.task, 0).train)
         seen: list[tuple[float, ...]] = []
         settings = settings_for(terms, None, number=0)
         fit(Job(terms, settings, model, task, features, lambda session, _, seen=seen: seen.append(known(session))))
         found.append(seen)
+        assert len(kept.told) == 3 * 2 * (1 + 3)
+        # Batches of a loader have their share of each label, those that a run assigns have not.
+        assert all((labels is None) == (batches == "assigned") for _, labels in kept.told)
     assert len(found[0]) == 3
     assert all(variance > 0 for _, variance in found[0]), "rows have told"
     if batches == "shuffled":
@@ -70,40 +86,32 @@ def focal(outputs: Any, labels: Tensor, **_: Any) -> Tensor:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_trainer_whose_model_classifies_tells_its_rows(tmp_path: Path, smoothing: float) -> None:
-    recorder, told = Recorder(), []
-    callback = SharedSeedCallback(Settings(number=0), on_step=recorder)
+    recorder, kept = Recorder(), Kept()
+    callback = SharedSeedCallback(Settings(number=0), row_losses=kept, on_step=recorder)
     steps = {"max_steps": 5, "label_smoothing_factor": smoothing}
-
-    class Told(RowLosses):
-        def note(self, losses: Tensor, labels: Tensor) -> None:
-            told.append((losses, labels))
-            super().note(losses, labels)
-
-    callback.row_losses = Told()
     trainer_of(tmp_path, judge(3), callback, judged(3), **steps).train()
-    assert len(told) == 5 * (1 + 4), "at the weights, and along each direction"
-    assert all(losses.shape == labels.shape == (8,) for losses, labels in told)
+    assert len(kept.told) == 5 * (1 + 4), "at the weights, and along each direction"
+    assert all(losses.shape == (8,) and labels is None for losses, labels in kept.told)
     assert callback.session is not None
-    assert callback.session.row_losses is callback.row_losses
+    assert callback.session.row_losses is kept
     if not smoothing:
-        here = [float(losses.mean()) for losses, _ in told[::5]]
+        here = [float(losses.mean()) for losses, _ in kept.told[::5]]
         assert [step.loss for step in recorder.steps] == pytest.approx(here, rel=0.05)
 
 
 @pytest.mark.parametrize("why", ["a loss of its own", "tokens", "a reward", "numbers"])
 def test_a_trainer_whose_rows_are_not_classes_of_a_models_own_loss_tells_none(why: str, tmp_path: Path) -> None:
     reward = (lambda outputs, inputs: outputs.logits.mean()) if why == "a reward" else None
-    callback = SharedSeedCallback(Settings(number=0), reward=reward)
+    kept = Kept()
+    callback = SharedSeedCallback(Settings(number=0), reward=reward, row_losses=kept)
     model, data = (models.llama(), rows()) if why == "tokens" else (judge(3), judged(3))
     if why == "numbers":
         model = judge(1)
         data = [row | {"labels": row["labels"].float()} for row in data]
     given = {"compute_loss_func": focal} if why == "a loss of its own" else {}
     trainer = trainer_of(tmp_path, model, callback, data, trainer=given, max_steps=2)
-    heard: list[Any] = []
-    callback.row_losses.note = lambda *told: heard.append(told)  # type: ignore[method-assign]
     trainer.train()
-    assert heard == []
+    assert kept.told == []
 
 
 def test_a_lightning_module_may_tell_its_rows(tmp_path: Path) -> None:
@@ -111,7 +119,7 @@ def test_a_lightning_module_may_tell_its_rows(tmp_path: Path) -> None:
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             logits = self.model(batch[0])
             losses = nn.functional.cross_entropy(logits, batch[1], reduction="none")
-            self.trainer.strategy.row_losses.note(losses, batch[1])
+            self.trainer.strategy.row_losses.note(losses)
             return losses.mean()
 
     found: list[tuple[float, ...]] = []

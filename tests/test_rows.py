@@ -70,6 +70,14 @@ def test_who_listens_hears_the_rows_of_a_probe(directions: int) -> None:
     assert told.shared(epsilon) is None, "asked twice"
 
 
+def test_rows_without_labels_are_paired_with_all_others() -> None:
+    told, losses = RowLosses(), torch.tensor([[1.0, 2.0, 3.0], [1.5, 1.0, 3.25]])
+    with told.heard():
+        for one in losses:
+            told.note(one)
+    assert told.shared(0.5) == shared((losses[:1] - losses[1:]).double().numpy())
+
+
 def test_nothing_is_known_of_a_probe_that_told_nothing_or_was_broken_off() -> None:
     told, labels = RowLosses(), torch.tensor([0, 1])
     assert told.shared(1.0) is None

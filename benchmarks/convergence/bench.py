@@ -39,6 +39,7 @@ class Bench:
     """Tokens of the labels for a language model, None for a classification head."""
     padding: int
     temperature: float = 1.0
+    even: bool = True
     row_losses: RowLosses = field(default_factory=RowLosses)
 
     def batch(self, features: Sequence[Feature]) -> tuple[dict[str, Any], Tensor]:
@@ -63,7 +64,7 @@ class Bench:
     def loss(self, batch: tuple[dict[str, Any], Tensor]) -> Tensor:
         """Mean cross-entropy among the labels, at the temperature that is trained with."""
         losses = nn.functional.cross_entropy(self.logits(batch[0]) / self.temperature, batch[1], reduction="none")
-        self.row_losses.note(losses, batch[1])
+        self.row_losses.note(losses, batch[1] if self.even else None)
         return losses.mean()
 
     def score(self, rows: int = 32) -> Score:
@@ -111,7 +112,9 @@ def minilm(spec: Spec) -> Bench:
         return [(tokens, label) for tokens, (_, label) in zip(ids, rows, strict=True)]
 
     train, test = _short(spec, features(found.train)), _short(spec, features(found.test))
-    return Bench(model.eval(), train, test[: spec.test_rows], None, tokenizer.pad_token_id, spec.temperature)
+    return Bench(
+        model.eval(), train, test[: spec.test_rows], None, tokenizer.pad_token_id, spec.temperature, spec.even
+    )
 
 
 def smollm2(spec: Spec) -> Bench:
@@ -135,7 +138,7 @@ def smollm2(spec: Spec) -> Bench:
     first = [tokens(word)[0] for word in words]
     train, test = _short(spec, features(found.train)), _short(spec, features(found.test))
     padding = tokenizer.pad_token_id or 0
-    return Bench(model.eval(), train, test[: spec.test_rows], first, padding, spec.temperature)
+    return Bench(model.eval(), train, test[: spec.test_rows], first, padding, spec.temperature, spec.even)
 
 
 MODELS = {"minilm": minilm, "smollm2": smollm2}

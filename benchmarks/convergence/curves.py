@@ -16,6 +16,7 @@ OURS = (
     "temperature",
     "promise",
     "follow",
+    "rows",
     "directions",
     "peers",
     "behind",

@@ -10,6 +10,9 @@ from convergence.spec import Spec
 LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=240, only="*layers*", temperature=4)
 """A language model that is asked for a word, as recipes train it: embeddings stay as they are."""
 
+UNTOLD = replace(LANGUAGE, rows=False)
+"""The same, where the losses of single rows are not known, as to a script that does not tell them."""
+
 CONSTANT = replace(LANGUAGE, follow=False)
 """The same at one promise throughout, as recipes were before."""
 
@@ -47,15 +50,25 @@ PLANS: dict[str, list[Spec]] = {
     ],
     # How unevenly rows count.
     "temperature": _seeded(CONSTANT, PLAIN, replace(CONSTANT, temperature=16)),
-    # A promise that follows what steps deliver.
+    # A promise that follows what rows have in common, and what steps deliver, against a search of constant ones.
     "follow": _seeded(
         LANGUAGE,
+        UNTOLD,
         CONSTANT,
         *(
-            replace(base, corpus=corpus, promise=promise, passes=160, most_tokens=32)
+            replace(base, corpus=corpus, promise=promise, passes=160, most_tokens=32, lora=lora)
+            for lora in (False, True)
             for corpus in ("sms", "news")
-            for base, promise in ((LANGUAGE, 0.01), (CONSTANT, 0.01), (CONSTANT, 0.1))
+            for base, promise in (
+                (LANGUAGE, 0.01),
+                (UNTOLD, 0.01),
+                (CONSTANT, 0.01),
+                (CONSTANT, 0.03),
+                (CONSTANT, 0.1),
+            )
         ),
+        *(replace(base, lora=True) for base in (LANGUAGE, UNTOLD, CONSTANT)),
+        *(replace(CONSTANT, promise=0.03, lora=lora) for lora in (False, True)),
     ),
     # One by one, what is chosen: which parameters, what batches are made of, directions on the same rows, nats.
     "choices": _seeded(

@@ -65,11 +65,11 @@ class Classification(TextTask):
         logits: Tensor = outputs.logits
         return logits[:, -1, self.words].float()
 
-    def loss(self, outputs: Any, labels: Tensor, **_: Any) -> Tensor:
+    def loss(self, outputs: Any, labels: Tensor, *, even: bool = True, **_: Any) -> Tensor:
         """Mean cross-entropy among the label words, at the temperature; fits ``Trainer(compute_loss_func=…)``."""
         logits = self.select(outputs) / self.task.temperature
         losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-        self.row_losses.note(losses, labels)
+        self.row_losses.note(losses, labels if even else None)
         return losses.mean()
 
     def evaluate(

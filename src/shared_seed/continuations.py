@@ -27,7 +27,7 @@ class Continuations(TextTask):
             labels[i, most - len(feature["targets"]) :] = torch.tensor(feature["targets"])
         return batch | {"labels": labels}
 
-    def loss(self, outputs: Any, labels: Tensor, **_: Any) -> Tensor:
+    def loss(self, outputs: Any, labels: Tensor, *, even: bool = True, **_: Any) -> Tensor:
         """Mean cross-entropy over the batch's targets; fits ``Trainer(compute_loss_func=…)``."""
         return token_losses(outputs, labels).sum() / (labels != IGNORED).sum()
 

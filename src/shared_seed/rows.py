@@ -82,12 +82,12 @@ class RowLosses:
         self._heard: list[Tensor] = []
         self._labels: Tensor | None = None
 
-    def note(self, losses: Tensor, labels: Tensor) -> None:
+    def note(self, losses: Tensor, labels: Tensor | None = None) -> None:
         """Of one evaluation; forgotten where nobody listens.
 
         Args:
             losses: [rows].
-            labels: int64 [rows].
+            labels: int64 [rows], where every batch has its share of each label; None where rows are drawn alike.
         """
         if self._told is not None:
             self._told.append(losses.detach())
@@ -96,14 +96,12 @@ class RowLosses:
     @contextmanager
     def heard(self) -> Iterator[None]:
         """Listen to what follows, for :meth:`shared`."""
-        self._told, self._labels = [], None
+        self._told, self._heard, self._labels = [], [], None
         try:
             yield
-        except BaseException:
-            self._labels = None
-            raise
+            self._heard = self._told
         finally:
-            self._heard, self._told = self._told, None
+            self._told = None
 
     def shared(self, epsilon: float) -> Shared | None:
         """What the rows of the batch that was listened to have in common; None if there was no such batch.
@@ -114,9 +112,9 @@ class RowLosses:
         """
         heard, labels = self._heard, self._labels
         self._heard = []
-        if labels is None or len(heard) < 2 or len({len(losses) for losses in heard}) > 1:
+        if len(heard) < 2 or len({len(losses) for losses in heard}) > 1:
             return None
         losses = torch.stack(heard).double().cpu().numpy()
         first, others = losses[:1], losses[1:]
         gradients = (first - others) / (2 * epsilon) if len(others) == 1 else (others - first) / epsilon
-        return shared(gradients, labels.tolist())
+        return shared(gradients, None if labels is None else labels.tolist())

@@ -52,8 +52,14 @@ class TextTask(ABC):
         """What the model takes, on the CPU, and ``labels``, which :meth:`loss` takes."""
 
     @abstractmethod
-    def loss(self, outputs: Any, labels: Tensor, **_: Any) -> Tensor:
-        """The loss of a model's outputs; fits ``Trainer(compute_loss_func=…)``."""
+    def loss(self, outputs: Any, labels: Tensor, *, even: bool = True, **_: Any) -> Tensor:
+        """The loss of a model's outputs; fits ``Trainer(compute_loss_func=…)``.
+
+        Args:
+            outputs: of the model.
+            labels: as :meth:`collate` makes them.
+            even: whether batches have their share of each label, as those of a job's loader do.
+        """
 
     @abstractmethod
     def evaluate(
@@ -66,10 +72,10 @@ class TextTask(ABC):
     ) -> Score:
         """Score a model on features, at most so many rows at once; its training mode is left as it was."""
 
-    def batch_loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The loss of a batch that is where the model is."""
+    def batch_loss(self, model: nn.Module, batch: Batch, *, even: bool = True) -> Tensor:
+        """The loss of a batch that is where the model is; ``even`` as in :meth:`loss`."""
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        return self.loss(model(**inputs), batch["labels"])
+        return self.loss(model(**inputs), batch["labels"], even=even)
 
     def tokens(self, text: str) -> list[int]:
         """A text's tokens, without any that mark a beginning or end."""

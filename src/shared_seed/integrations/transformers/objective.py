@@ -101,7 +101,7 @@ def _tell(row_losses: RowLosses, outputs: Any, labels: Tensor) -> None:
     """Each row's cross-entropy, where a model's outputs have classes."""
     logits = getattr(outputs, "logits", None)
     if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(labels):
-        row_losses.note(nn.functional.cross_entropy(logits.float(), labels.long(), reduction="none"), labels)
+        row_losses.note(nn.functional.cross_entropy(logits.float(), labels.long(), reduction="none"))
 
 
 def _copy(inputs: Any) -> Any:
