@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared_seed.errors import RecipeError
 from shared_seed.rows import RowLosses, Shared, shared, together
 
 BATCHES = st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 3)), min_size=1, max_size=20)
@@ -66,8 +67,8 @@ def test_who_listens_hears_the_rows_of_a_probe(directions: int) -> None:
     told.note(torch.full((3,), 9.0), labels)
     sides = losses[:1] - losses[1:] if directions == 1 else losses[1:] - losses[:1]
     distance = 2 * epsilon if directions == 1 else epsilon
-    assert told.shared(epsilon) == shared(sides.double().numpy() / distance, labels.tolist())
-    assert told.shared(epsilon) is None, "asked twice"
+    assert told.shared(epsilon, directions) == shared(sides.double().numpy() / distance, labels.tolist())
+    assert told.shared(epsilon, directions) is None, "asked twice"
 
 
 def test_rows_without_labels_are_paired_with_all_others() -> None:
@@ -75,25 +76,41 @@ def test_rows_without_labels_are_paired_with_all_others() -> None:
     with told.heard():
         for one in losses:
             told.note(one)
-    assert told.shared(0.5) == shared((losses[:1] - losses[1:]).double().numpy())
+    assert told.shared(0.5, 1) == shared((losses[:1] - losses[1:]).double().numpy())
+
+
+@pytest.mark.parametrize(
+    ("losses", "labels"), [(torch.tensor(1.0), None), (torch.ones(2, 3), None), (torch.ones(2), torch.ones(3))]
+)
+def test_what_are_no_losses_of_rows_is_refused(losses: torch.Tensor, labels: torch.Tensor | None) -> None:
+    with pytest.raises(RecipeError, match="one number a row"):
+        RowLosses().note(losses, labels)
 
 
 def test_nothing_is_known_of_a_probe_that_told_nothing_or_was_broken_off() -> None:
     told, labels = RowLosses(), torch.tensor([0, 1])
-    assert told.shared(1.0) is None
+    assert told.shared(1.0, 1) is None
     with told.heard():
         pass
-    assert told.shared(1.0) is None
+    assert told.shared(1.0, 1) is None
     with told.heard():
         told.note(torch.ones(2), labels)
-    assert told.shared(1.0) is None, "one evaluation has no difference"
+    assert told.shared(1.0, 1) is None, "one evaluation has no difference"
     with suppress(KeyboardInterrupt), told.heard():
         told.note(torch.ones(2), labels)
         told.note(torch.zeros(2), labels)
         raise KeyboardInterrupt
-    assert told.shared(1.0) is None
+    assert told.shared(1.0, 1) is None
     with told.heard():
         told.note(torch.ones(2), labels)
         told.note(torch.ones(1), labels[:1])
-    assert told.shared(1.0) is None, "two batches"
+    assert told.shared(1.0, 1) is None, "two batches"
+    with told.heard():
+        for losses in (torch.ones(2), torch.tensor([1.0, math.inf])):
+            told.note(losses, labels)
+    assert told.shared(1.0, 1) is None, "a loss that is not finite"
+    with told.heard():
+        for _ in range(4):
+            told.note(torch.ones(2), labels)
+    assert told.shared(1.0, 1) is None, "two heads of a model, say, each of which tells"
     assert together([]) is None

@@ -77,7 +77,7 @@ class SharedSeed(Method):
         gradients = [m.gradient for m in measured]
         codes = bytes(codec.encode(gradient) for gradient in gradients)
         found.note(codes)
-        rows = self.bench.row_losses.shared(spec.epsilon)
+        rows = self.bench.row_losses.shared(spec.epsilon, spec.directions)
         found.learn(mean(m.loss for m in measured), rows if spec.rows else None)
         rate = found.value() if spec.rate is None else spec.rate / spec.directions
         rate = as_float32(rate * spec.factor(number))

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shared_seed.errors import RecipeError
+
 Numbers = NDArray[np.float64]
 
 
@@ -88,7 +90,16 @@ class RowLosses:
         Args:
             losses: [rows].
             labels: int64 [rows], where every batch has its share of each label; None where rows are drawn alike.
+
+        Raises:
+            RecipeError: the shapes are others.
         """
+        if losses.ndim != 1 or (labels is not None and labels.shape != losses.shape):
+            theirs = "" if labels is None else f", labels {tuple(labels.shape)}"
+            raise RecipeError(
+                f"row_losses.note() got losses of shape {tuple(losses.shape)}{theirs}; expected one number a row, as "
+                'cross_entropy(logits, labels, reduction="none") gives'
+            )
         if self._told is not None:
             self._told.append(losses.detach())
             self._labels = labels
@@ -103,18 +114,24 @@ class RowLosses:
         finally:
             self._told = None
 
-    def shared(self, epsilon: float) -> Shared | None:
-        """What the rows of the batch that was listened to have in common; None if there was no such batch.
+    def shared(self, epsilon: float, directions: int) -> Shared | None:
+        """What the rows of the batch that was listened to have in common.
 
         Args:
-            epsilon: distance of the probe's points. Of two evaluations, they are on either side; of more, the
-                first is at the weights, and the others along a direction each (:mod:`shared_seed.probe`).
+            epsilon: distance of the probe's points.
+            directions: of the probe. One has an evaluation on either side; of several, each has one, after one at
+                the weights (:mod:`shared_seed.probe`).
+
+        Returns:
+            None if rows were not told once an evaluation, all of them the same number, and all finite.
         """
         heard, labels = self._heard, self._labels
         self._heard = []
-        if len(heard) < 2 or len({len(losses) for losses in heard}) > 1:
+        if len(heard) != 1 + directions or len({losses.shape for losses in heard}) > 1:
             return None
-        losses = torch.stack(heard).double().cpu().numpy()
+        losses = torch.stack(heard).cpu().double().numpy()
+        if not np.isfinite(losses).all():
+            return None
         first, others = losses[:1], losses[1:]
-        gradients = (first - others) / (2 * epsilon) if len(others) == 1 else (others - first) / epsilon
+        gradients = (first - others) / (2 * epsilon) if directions == 1 else (others - first) / epsilon
         return shared(gradients, None if labels is None else labels.tolist())
