@@ -97,8 +97,8 @@ class RowLosses:
         if losses.ndim != 1 or (labels is not None and labels.shape != losses.shape):
             theirs = "" if labels is None else f", labels {tuple(labels.shape)}"
             raise RecipeError(
-                f"row_losses.note() got losses of shape {tuple(losses.shape)}{theirs}; expected one number a row, as "
-                'cross_entropy(logits, labels, reduction="none") gives'
+                f"row_losses.note() got losses of shape {tuple(losses.shape)}{theirs}; expected one number a row, "
+                'as cross_entropy(logits, labels, reduction="none") gives'
             )
         if self._told is not None:
             self._told.append(losses.detach())
