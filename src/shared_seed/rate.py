@@ -3,7 +3,7 @@
 A step of ``rate * g`` against a direction lowers the loss by ``rate * g**2`` nats, to first order. Here that is
 what is chosen, the *promise*, and the rate follows from the projected gradients g as they come::
 
-    rate = min(promise / size**2, 8 epsilon / size)      size**2 = mean(g**2) * (1 + 8 / count)
+    rate = min(promise / size**2, reach * epsilon / size)      size**2 = mean(g**2) * (1 + 8 / count)
 
 Why nats, and not a distance, are the same for all models: descent along random directions goes best at the rate
 ``|G|**2 / (E[g**2] * tr H)``, with G the gradient and H the Hessian of the expected loss (the quadratic model of
@@ -17,7 +17,8 @@ That share is large where all examples ask for the same, as of a model that does
 it, and falls as there is less to learn. So the promise begins at a usual share, :data:`PROMISE`, or more where the
 loss is above 1, and follows what steps deliver of what they promise (:mod:`shared_seed.delivery`), or, where the
 losses of single rows are known, what rows have in common (:mod:`shared_seed.signal`), which shows at once. The
-second bound keeps a step near where its probe has looked.
+second bound keeps a step near where its probe has looked: no further, or, where more than usual is promised, as
+many times as far, eight at most.
 
 Every peer takes its own projected gradients and losses, and messages carry the rate, so nobody has to agree on
 anything.
@@ -48,20 +49,21 @@ and at most.
 FAR = 4.0
 """Times the promise that a run begins with at most, where its first loss is large."""
 
-PACE = 2**0.25
-"""Times the last step's promise that is promised at most; as small a part of it at least."""
+BY_LOSSES = 0.5, 1.0, 2**0.25
+"""Standard deviations by which losses must say that more, or less, should be promised; and how many times the last
+step's promise is promised at most, and how small a part of it at least.
+"""
 
-BOLD = 2.0
-"""The same where rows say what they have in common, whose loss need not fall first."""
-
-RISE, FALL = 0.5, 1.0
-"""Standard deviations by which losses must say that more, or less, should be promised."""
+BY_ROWS = 1.5, 0.5, 2.0
+"""The same where rows say what they have in common: more soon, but only if it is sure, since a step that promises
+twice the share gains nothing, and one of half of it most of what can be gained.
+"""
 
 WINDOW = 32
 """Projected gradients whose mean square is taken: the newest ones."""
 
-REACH = 8
-"""How many times as far as a probe looks a step goes at most."""
+REACH = 8.0
+"""How many times as far as a probe looks a step goes at most, where as many times more is promised than usual."""
 
 CAUTION = 8
 """How many times larger a single gradient is taken to be in square, and less the more there are: the first ones
@@ -126,8 +128,8 @@ class Rate:
         if found is not None:
             self._signal.note(found, min(1.0, self._gone / loss) if loss > 0 else 0.0)
         self._gone = 0.0
-        pace = BOLD if self._signal.is_known else PACE
-        least, most = (self._wanted(doubts) for doubts in (-RISE, FALL))
+        rise, fall, pace = BY_ROWS if self._signal.is_known else BY_LOSSES
+        least, most = (self._wanted(doubts) for doubts in (-rise, fall))
         wanted = min(max(self._now, least), most)
         self._promise_now(min(max(wanted, self._now / pace), self._now * pace))
 
@@ -209,4 +211,5 @@ class Rate:
         return self._of(self._now)
 
     def _of(self, promise: float) -> float:
-        return min(promise / self.size**2, REACH * self._epsilon / self.size) if self.size else 0.0
+        reach = min(max(1.0, promise / self._promise), REACH)
+        return min(promise / self.size**2, reach * self._epsilon / self.size) if self.size else 0.0

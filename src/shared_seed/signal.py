@@ -15,7 +15,7 @@ from shared_seed.rows import Shared
 DOUBT = 0.05
 """Standard deviation of the share before anything is known."""
 
-DRIFT = 0.05
+DRIFT = 0.02
 """How far the share may wander from one step to the next, as a part of it, as a standard deviation, and further as
 steps have moved the loss.
 """
