@@ -54,7 +54,7 @@ BY_LOSSES = 0.5, 1.0, 2**0.25
 step's promise is promised at most, and how small a part of it at least.
 """
 
-BY_ROWS = 1.5, 0.5, 2.0
+BY_ROWS = 2.0, 0.5, 2.0
 """The same where rows say what they have in common: more soon, but only if it is sure, since a step that promises
 twice the share gains nothing, and one of half of it most of what can be gained.
 """
@@ -128,15 +128,17 @@ class Rate:
         if found is not None:
             self._signal.note(found, min(1.0, self._gone / loss) if loss > 0 else 0.0)
         self._gone = 0.0
-        rise, fall, pace = BY_ROWS if self._signal.is_known else BY_LOSSES
-        least, most = (self._wanted(doubts) for doubts in (-rise, fall))
-        wanted = min(max(self._now, least), most)
+        rise, fall, pace = BY_LOSSES
+        least, most = (self._delivery.share(self._now / self._unit, doubts) for doubts in (-rise, fall))
+        if self._signal.is_known:
+            # What rows have in common can be had; losses still say if it is not.
+            rise, fall, pace = BY_ROWS
+            least, most = self._signal.at(-rise), min(most, self._signal.at(fall))
+        wanted = min(max(self._now, self._asked(least)), self._asked(most))
         self._promise_now(min(max(wanted, self._now / pace), self._now * pace))
 
-    def _wanted(self, doubts: float) -> float:
-        """What should be promised, if so many standard deviations more than is known were delivered."""
-        known = self._signal.is_known
-        share = self._signal.at(doubts) if known else self._delivery.share(self._now / self._unit, doubts)
+    def _asked(self, share: float) -> float:
+        """What a share asks to promise."""
         return self._promise * share / PROMISE
 
     def _begin(self, promise: float) -> None:
