@@ -99,15 +99,16 @@ def test_a_trainer_whose_model_classifies_tells_its_rows(tmp_path: Path, smoothi
         assert [step.loss for step in recorder.steps] == pytest.approx(here, rel=0.05)
 
 
-@pytest.mark.parametrize("why", ["a loss of its own", "tokens", "a reward", "numbers"])
+@pytest.mark.parametrize("why", ["a loss of its own", "tokens", "a reward", "numbers", "whole numbers"])
 def test_a_trainer_whose_rows_are_not_classes_of_a_models_own_loss_tells_none(why: str, tmp_path: Path) -> None:
     reward = (lambda outputs, inputs: outputs.logits.mean()) if why == "a reward" else None
     kept = Kept()
     callback = SharedSeedCallback(Settings(number=0), reward=reward, row_losses=kept)
     model, data = (models.llama(), rows()) if why == "tokens" else (judge(3), judged(3))
-    if why == "numbers":
+    if "numbers" in why:
         model = judge(1)
-        data = [row | {"labels": row["labels"].float()} for row in data]
+        model.config.problem_type = "regression"
+        data = [row | {"labels": row["labels"] if "whole" in why else row["labels"].float()} for row in data]
     given = {"compute_loss_func": focal} if why == "a loss of its own" else {}
     trainer = trainer_of(tmp_path, model, callback, data, trainer=given, max_steps=2)
     trainer.train()

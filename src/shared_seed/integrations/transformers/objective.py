@@ -100,7 +100,11 @@ def _label_rows(inputs: Any) -> bool:
 def _tell(row_losses: RowLosses, outputs: Any, labels: Tensor) -> None:
     """Each row's cross-entropy, where a model's outputs have classes."""
     logits = getattr(outputs, "logits", None)
-    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(labels):
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
+        return
+    least, most = (int(label) for label in labels.aminmax())
+    # Otherwise they are numbers, or levels of another kind of loss.
+    if least >= 0 and most < logits.shape[1] > 1:
         row_losses.note(nn.functional.cross_entropy(logits.float(), labels.long(), reduction="none"))
 
 
