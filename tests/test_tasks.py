@@ -99,7 +99,7 @@ def composed(name: str, model: Path, folder: Path, task: dict[str, Any] | None =
         small["most_new_tokens"] = 24
     content |= {"model": str(model), "dataset": str(data_folder(name, folder)), "title": name}
     content["task"] |= small | (task or {})
-    content["training"] |= {"steps": 2, "batch_size": 3, "learning_rate": 1e-3, "precision": "fp32"} | training
+    content["training"] |= {"steps": 2, "batch_size": 3, "learning_rate": 0.1, "precision": "fp32"} | training
     return recipe.parse(content, name)
 
 

@@ -17,7 +17,7 @@ That share is large where all examples ask for the same, as of a model that does
 it, and falls as there is less to learn. So the promise begins at a usual share, :data:`PROMISE`, or more where the
 loss is above 1, and follows what steps deliver of what they promise (:mod:`shared_seed.delivery`), or, where the
 losses of single rows are known, what rows have in common (:mod:`shared_seed.signal`), which shows at once. The
-second bound keeps a step near where its probe has looked: no further, or, where more than usual is promised, as
+second bound keeps a step near where its probe has looked: no further, or, where rows ask for more than usual, as
 many times as far, eight at most.
 
 Every peer takes its own projected gradients and losses, and messages carry the rate, so nobody has to agree on
@@ -63,7 +63,7 @@ WINDOW = 32
 """Projected gradients whose mean square is taken: the newest ones."""
 
 REACH = 8.0
-"""How many times as far as a probe looks a step goes at most, where as many times more is promised than usual."""
+"""How many times as far as a probe looks a step goes at most, where rows ask for as many times more than usual."""
 
 CAUTION = 8
 """How many times larger a single gradient is taken to be in square, and less the more there are: the first ones
@@ -206,12 +206,12 @@ class Rate:
     @property
     def most(self) -> float:
         """The largest value that the gradients allow, whatever has been learnt."""
-        return self._of(self._promise * MOST)
+        return self._of(self._promise * MOST, REACH)
 
     def value(self) -> float:
         """Of the next step of one probe; 0 as long as no gradient was other than 0."""
-        return self._of(self._now)
+        further = self._now / self._promise if self._signal.is_known else 1.0
+        return self._of(self._now, min(max(1.0, further), REACH))
 
-    def _of(self, promise: float) -> float:
-        reach = min(max(1.0, promise / self._promise), REACH)
+    def _of(self, promise: float, reach: float) -> float:
         return min(promise / self.size**2, reach * self._epsilon / self.size) if self.size else 0.0
