@@ -54,10 +54,8 @@ def shared(gradients: Numbers, labels: Sequence[int] | None = None) -> Shared:
     member = np.equal.outer(np.arange(kinds.max(initial=0) + 1), kinds)
     sums, squares = gradients @ member.T, gradients**2 @ member.T
     each = member.sum(1)
-    pairs = np.maximum(each * (each - 1), 1)
-    alone = each == 1
     # (sum of a label's rows)**2 holds each row with itself, which says nothing of what is in common.
-    within = np.where(alone, 0.0, (sums**2 - squares) * (each**2 / pairs))
+    within = (sums**2 - squares) * (each**2 / np.maximum(each * (each - 1), 1))
     signal = (gradients.sum(1) ** 2 - (sums**2).sum(1) + within.sum(1)) / count**2
     return Shared(float(signal.mean()), float((gradients**2).mean()), count, directions)
 
@@ -66,12 +64,11 @@ def together(found: Sequence[Shared]) -> Shared | None:
     """Of several batches, each along directions of its own; None without any."""
     if not found:
         return None
-    directions = sum(one.directions for one in found)
-    signal, square, rows = (
-        sum(value * one.directions for value, one in zip(values, found, strict=True)) / directions
-        for values in zip(*((one.signal, one.square, one.rows) for one in found), strict=True)
+    weights = [one.directions for one in found]
+    signal, square, rows = np.average(
+        [(one.signal, one.square, one.rows) for one in found], axis=0, weights=weights
     )
-    return Shared(signal, square, round(rows), directions)
+    return Shared(float(signal), float(square), round(rows), sum(weights))
 
 
 class RowLosses:

@@ -202,7 +202,8 @@ class Session:
         samples = self._directions()
         with self.row_losses.heard():
             found = self.probe.measure_all(loss, samples, context)
-        self._pending.note_rows(self.row_losses.shared(self.manifest.epsilon, len(samples)))
+        if self._rate is not None:
+            self._pending.note_rows(self.row_losses.shared(self.manifest.epsilon, len(samples)))
         for sample, measured in zip(samples, found, strict=True):
             gradient = measured.gradient
             if self._decays:

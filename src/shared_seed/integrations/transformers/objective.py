@@ -52,7 +52,8 @@ class Objective:
         self._inputs = inputs
         self._args, self._kwargs = rest
         self._scale = scale
-        self._row_losses = row_losses if reward is None and _label_rows(inputs) else None
+        self._classes = _classes(inputs) if row_losses is not None and reward is None else 0
+        self._row_losses = row_losses if self._classes else None
         self.losses: list[float] = []
         self.rewards: list[float] = []
         self.outputs: Any = None
@@ -86,25 +87,27 @@ class Objective:
             return None
         value, outputs = found
         if self._row_losses is not None:
-            _tell(self._row_losses, outputs, self._inputs["labels"])
+            _tell(self._row_losses, outputs, self._inputs["labels"], self._classes)
         self.outputs = outputs if kept else None
         return value
 
 
-def _label_rows(inputs: Any) -> bool:
-    """Whether each row of a batch has one label, which is a class."""
+def _classes(inputs: Any) -> int:
+    """How many classes a batch's labels are of at least, one a row; 0 where they are none."""
     labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
-    return isinstance(labels, Tensor) and labels.ndim == 1 and not labels.is_floating_point()
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or not len(labels):
+        return 0
+    least, most = torch.stack(labels.aminmax()).tolist()
+    return most + 1 if least >= 0 else 0
 
 
-def _tell(row_losses: RowLosses, outputs: Any, labels: Tensor) -> None:
-    """Each row's cross-entropy, where a model's outputs have classes."""
+def _tell(row_losses: RowLosses, outputs: Any, labels: Tensor, classes: int) -> None:
+    """Each row's cross-entropy, where a model's outputs have as many classes as its labels."""
     logits = getattr(outputs, "logits", None)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(labels):
         return
-    least, most = (int(label) for label in labels.aminmax())
     # Otherwise they are numbers, or levels of another kind of loss.
-    if least >= 0 and most < logits.shape[1] > 1:
+    if classes <= logits.shape[1] > 1:
         row_losses.note(nn.functional.cross_entropy(logits.float(), labels.long(), reduction="none"))
 
 
