@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -56,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--strategy", default="shared_seed")
+    parser.add_argument("--far", action="store_true", help="probe so far away that the promise decides a step")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--die-after", type=int)
@@ -68,10 +70,13 @@ def main() -> None:
     torch.manual_seed(int(os.environ.get("LOCAL_RANK", 0)) if options.devices > 1 else 0)
 
     strategy: Any = options.strategy
-    if options.listen or options.join:
+    if options.listen or options.join or options.far:
         from shared_seed import Settings, SharedSeedStrategy
 
-        settings = Settings(number=options.number, start_with=2, name=f"number {options.number}")
+        settings = Settings(epsilon=2.0**-4) if options.far else Settings()
+        if options.listen or options.join:
+            changes: dict[str, Any] = {"number": options.number, "name": f"number {options.number}"}
+            settings = dataclasses.replace(settings, start_with=2, **changes)
         strategy = SharedSeedStrategy(settings, listen=options.listen, join=options.join or ())
     generator = torch.Generator().manual_seed(3 + (options.number or 0))
     inputs = torch.randn(64, 6, generator=generator)

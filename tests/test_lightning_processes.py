@@ -49,7 +49,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of two processes, its checkpoints beside it."""
     out = tmp_path_factory.mktemp("pair")
-    end(start(out, "--devices", 2))
+    end(start(out, "--devices", 2, "--far"))
     return out
 
 
@@ -77,13 +77,13 @@ def test_devices_are_peers_with_a_shard_each_and_identical_weights(pair: Path) -
 
 
 def test_devices_that_are_resumed_end_with_the_same_bits(pair: Path, tmp_path: Path) -> None:
-    end(start(tmp_path, "--devices", 2, "--resume", pair / "checkpoints" / "step=8.ckpt"))
+    end(start(tmp_path, "--devices", 2, "--far", "--resume", pair / "checkpoints" / "step=8.ckpt"))
     assert_alike(result(pair, 0), result(tmp_path, 0), result(tmp_path, 1))
 
 
 def test_under_torchrun_every_rank_is_a_peer(pair: Path, tmp_path: Path) -> None:
     command = [*TORCHRUN, str(free_ports())]
-    end(start(tmp_path, "--devices", 2, command=command))
+    end(start(tmp_path, "--devices", 2, "--far", command=command))
     assert_alike(result(pair, 0), result(tmp_path, 0), result(tmp_path, 1))
 
 

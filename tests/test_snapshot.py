@@ -17,7 +17,7 @@ import models
 from shared_seed import log
 from shared_seed.errors import LogDamagedError, LogError, ManifestMismatchError
 from shared_seed.folder import LOG_NAME, PEER_NAME
-from shared_seed.messages import Message
+from shared_seed.messages import Message, Stream
 from shared_seed.optimizer import Groups
 from shared_seed.rate import LEARNT
 from shared_seed.session import Session
@@ -213,11 +213,20 @@ def test_a_damaged_snapshot_is_refused(tmp_path: Path, damage: Any, error: type[
         Snapshot.load(tmp_path)
 
 
+def test_a_peer_goes_on_as_its_own_note_says() -> None:
+    _, snapshot = stopped_after(2)
+    other = replace(snapshot, stream=Stream(bytes(range(12)), 3), label=b"a label!", learnt=(0.5,) * LEARNT)
+    assert snapshot.noted(other.note(), "a note") == other
+    assert other.of_peer(bytes(12)).learnt == ()
+    with pytest.raises(LogError, match="a note is damaged"):
+        snapshot.noted(other.note()[:-1], "a note")
+
+
 def test_another_peer_goes_on_in_the_last_of_its_streams() -> None:
     _, snapshot = stopped_after(2)
     name = bytes(range(12))
     assert snapshot.of_peer(name).stream.peer == name
-    assert snapshot.of_peer(snapshot.stream.peer) == snapshot
+    assert snapshot.of_peer(snapshot.stream.peer) == replace(snapshot, learnt=())
     (message, *_) = snapshot.contents.messages
     later = Message(message.stream.restarted(), 0, 2, message.learning_rate, message.codes)
     contents, (count, digest) = snapshot.contents, snapshot.contents.digest or (0, b"")

@@ -23,6 +23,7 @@ SCRIPT = Path(__file__).with_name("trainer_process.py")
 
 def torchrun(folder: Path, *options: object, fails: bool = False) -> list[dict[str, Any]]:
     """What the two ranks report."""
+    folder.mkdir(exist_ok=True)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
     done = subprocess.run(
         [*words, "--folder", str(folder), *map(str, options)],
@@ -65,6 +66,14 @@ def test_ranks_that_resume_end_with_the_bits_of_a_run_without_a_stop(
     assert [rank["digest"] for rank in resumed] == [rank["digest"] for rank in straight]
     assert [rank["losses"] for rank in resumed] == [rank["losses"][3:] for rank in straight]
     assert [rank["streams"] for rank in resumed] == [2, 2]
+
+
+def test_each_rank_that_resumes_has_kept_what_it_has_learnt_of_its_learning_rate(tmp_path: Path) -> None:
+    straight = torchrun(tmp_path / "straight", "--found", "--save", 3)
+    resumed = torchrun(tmp_path, "--found", "--resume", tmp_path / "straight" / "out" / "checkpoint-3")
+    assert straight[0]["rates"] != straight[1]["rates"]
+    assert [rank["rates"] for rank in resumed] == [rank["rates"][3:] for rank in straight]
+    assert [rank["digest"] for rank in resumed] == [rank["digest"] for rank in straight]
 
 
 def test_losses_of_uneven_rows_are_weighted_by_their_tokens(tmp_path: Path) -> None:

@@ -57,8 +57,21 @@ def author(settings: Settings, manifest: Manifest, resume: Snapshot | None) -> A
     return Author(Stream(ours.peer(run)), settings.name, key, ours)
 
 
-def as_peer(snapshot: Snapshot, settings: Settings) -> Snapshot:
-    """A checkpoint that another process of the same launch wrote, as the peer with these settings has it."""
+def as_peer(snapshot: Snapshot, settings: Settings, note: bytes | None, source: str) -> Snapshot:
+    """A checkpoint that another process of the same launch wrote, as the peer with these settings has it.
+
+    Args:
+        snapshot: of the other process.
+        settings: of this one.
+        note: which this one has left with the checkpoint; without it, what it had learnt is not known.
+        source: where the note is from, for errors.
+
+    Raises:
+        KeyFileError: the user's key cannot be used.
+        LogError: the note is damaged.
+    """
+    if note is not None:
+        return snapshot.noted(note, source)
     manifest = snapshot.contents.manifest
     if not manifest.owner:
         return snapshot.of_peer(settings.peer_name(manifest.run))

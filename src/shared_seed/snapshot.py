@@ -59,7 +59,7 @@ class Snapshot:
         return sum(message.stream == self.stream for message in self.contained)
 
     def of_peer(self, name: bytes | None, label: bytes = b"") -> Snapshot:
-        """The same run as another peer has it, which goes on in the last of its streams.
+        """The same run as another peer has it, which goes on in the last of its streams and has learnt nothing.
 
         Args:
             name: the peer's 12 bytes; None for a new peer.
@@ -67,11 +67,24 @@ class Snapshot:
         """
         streams = [m.stream for m in self.contained if m.stream.peer == name]
         new = Stream.fresh() if name is None else Stream(name)
-        return replace(self, stream=max(streams, default=new), label=label)
+        return replace(self, stream=max(streams, default=new), label=label, learnt=())
+
+    def noted(self, note: bytes, source: str) -> Snapshot:
+        """The same run as the peer has it whose note this is.
+
+        Raises:
+            LogError: the note is damaged; names ``source``.
+        """
+        stream, label, learnt = folder.decode_note(note, source)
+        return replace(self, stream=stream, label=label, learnt=learnt)
+
+    def note(self) -> bytes:
+        """The bytes of the stream's note."""
+        return folder.encode_note(self.stream, self.label, self.learnt)
 
     def pack(self) -> tuple[bytes, bytes]:
         """The bytes of the gradient log and of the stream's note; the low bits are large and go apart."""
-        return log.encode(self.contents), folder.encode_note(self.stream, self.label, self.learnt)
+        return log.encode(self.contents), self.note()
 
     @classmethod
     def unpack(cls, logged: bytes, note: bytes, source: str, low: Mapping[str, Tensor] | None = None) -> Snapshot:

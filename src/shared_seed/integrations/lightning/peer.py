@@ -287,8 +287,8 @@ class PeerStrategy(Ranks):
         snapshot = self.session.snapshot() if self.session else self._last
         if snapshot is not None and "optimizer_states" in checkpoint:
             logged, note = snapshot.pack()
-            generators = self.gather(Generators().pack())
-            state = {"log": _as_tensor(logged), "peer": _as_tensor(note), "generators": generators}
+            state: dict[str, Any] = {"log": _as_tensor(logged), "peer": _as_tensor(note)}
+            state |= {"generators": self.gather(Generators().pack()), "peers": self.gather(_as_tensor(note))}
             checkpoint[STATE] = state | ({"low": dict(snapshot.low)} if snapshot.low else {})
         super().save_checkpoint(checkpoint, filepath, storage_options)  # type: ignore[misc]
 
@@ -305,7 +305,10 @@ class PeerStrategy(Ranks):
                 Generators.unpack(entry["generators"][self.global_rank]).restore()
             if self.global_rank > 0:
                 # The first process wrote the checkpoint, for all of them.
-                snapshot = authors.as_peer(snapshot, settings_at(self.place, self.settings))
+                notes = [_as_bytes(note) for note in entry.get("peers", ())]
+                note = notes[self.global_rank] if len(notes) == self.world_size else None
+                ours = settings_at(self.place, self.settings)
+                snapshot = authors.as_peer(snapshot, ours, note, "the checkpoint")
             self._resume = snapshot
 
 

@@ -14,21 +14,20 @@ from typing import Any
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from shared_seed import authors, notices
+from shared_seed import notices
 from shared_seed.errors import HeadroomError, ModelError, RecipeError
 from shared_seed.integrations.transformers import card, checkpoint
 from shared_seed.integrations.transformers.checks import check_usable, without_effect
 from shared_seed.integrations.transformers.heads import read_directly
 from shared_seed.integrations.transformers.objective import Reward
 from shared_seed.integrations.transformers.takeover import Takeover
-from shared_seed.launch import NEAR, Place, open_together, settings_at
+from shared_seed.launch import NEAR, Place, open_together
 from shared_seed.meter import Meter
 from shared_seed.optimizer import Groups
 from shared_seed.outcome import Outcome, Step
 from shared_seed.rows import RowLosses
 from shared_seed.session import Session
 from shared_seed.settings import Settings
-from shared_seed.snapshot import Snapshot
 from shared_seed.training import Training
 from shared_seed.usage import Usage
 
@@ -193,10 +192,7 @@ class SharedSeedCallback(TrainerCallback):  # type: ignore[misc]
         model, place = kwargs["model"], self._place
         direct = tuple(glob.escape(name) for name in read_directly(model))
         settings = dataclasses.replace(self.settings, dense=(*self.settings.dense, *direct))
-        resume = Snapshot.load(Path(resumed_from)) if resumed_from else None
-        if resume is not None and place.rank > 0:
-            # Rank 0 wrote the state, for all.
-            resume = authors.as_peer(resume, settings_at(place, settings))
+        resume = checkpoint.load(Path(resumed_from), place, settings) if resumed_from else None
         left = max(1, state.max_steps - state.global_step)
         found = settings.promise is not None and self.recipe is None
         self._groups = Groups.of(_bare(kwargs["optimizer"]), model, left, found=found)
