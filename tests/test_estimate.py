@@ -75,6 +75,17 @@ def test_a_base_of_4_bits_is_unpacked_a_matrix_at_a_time_but_for_its_head() -> N
     assert memory.casts == 2 * (64 * 128 + adapters)
 
 
+def test_a_gpu_keeps_casts_of_trained_matrices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = skeleton(shape(), recipe.Lora(rank=2))
+    adapters = Parameters.of(model).trained
+    lora = terms(lora={"rank": 2}, training={"precision": "bf16"})
+    matrices = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+    assert Memory.of(model, lora).casts == 2 * matrices
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    largest = max(p.numel() for p in model.parameters() if p.dim() == 2 and not p.requires_grad)
+    assert Memory.of(model, lora).casts == 2 * (adapters + largest)
+
+
 def test_activations_grow_with_rows_and_only_where_all_positions_count_with_the_vocabulary() -> None:
     one, two = (Memory.of(skeleton(shape()), terms(training={"batch_size": n})) for n in (4, 8))
     assert two.activations == 2 * one.activations

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +35,10 @@ class Method(ABC):
         self.bench, self.spec = bench, spec
         self.rates: list[float] = []
         self.sent = 0
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """What forward passes are in; while weights stay, one such context casts them once."""
+        return torch.autocast("cpu", torch.bfloat16) if self.spec.precision == "bf16" else nullcontext()
 
     @abstractmethod
     def step(self, number: int) -> None:
@@ -73,7 +79,7 @@ class SharedSeed(Method):
         spec, batch, found = self.spec, next(self._batches[peer]), self._found[peer]
         samples = [Sample(self.spec.seed, number, peer * spec.directions + i) for i in range(spec.directions)]
         with self.bench.row_losses.heard():
-            measured = self._probe.measure_all(lambda: self.bench.loss(batch), samples)
+            measured = self._probe.measure_all(lambda: self.bench.loss(batch), samples, self.computing())
         gradients = [m.gradient for m in measured]
         codes = bytes(codec.encode(gradient) for gradient in gradients)
         found.note(codes)
@@ -116,7 +122,8 @@ class Mezo(Method):
 
     @torch.no_grad()
     def _loss(self, batch: object) -> float:
-        return float(self.bench.loss(batch))  # type: ignore[arg-type]
+        with self.computing():
+            return float(self.bench.loss(batch))  # type: ignore[arg-type]
 
 
 class Backprop(Method):
@@ -136,7 +143,8 @@ class Backprop(Method):
         self.rates.append(rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        loss = self.bench.loss(next(self._batches))
+        with self.computing():
+            loss = self.bench.loss(next(self._batches))
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad()

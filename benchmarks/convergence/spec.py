@@ -40,6 +40,7 @@ class Spec:
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
         even: each batch has its share of each label.
+        precision: that forward passes compute in while training; weights and tests are fp32.
         most_tokens: of a row, prompt included; longer texts are left out.
         train_rows: to train on at most.
         test_rows: to test on at most.
@@ -67,6 +68,7 @@ class Spec:
     coefficient: Literal["byte", "float", "sign"] = "byte"
     behind: int = 0
     even: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
     most_tokens: int = 24
     train_rows: int | None = None
     test_rows: int = 250

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from shared_seed.facts import MEMORY, QUANTISED
@@ -85,13 +86,16 @@ def _kept(parameter: nn.Parameter, quantised: bool, recipe: Recipe) -> float:
 
 
 def _casts(model: nn.Module, recipe: Recipe) -> int:
-    """Autocast keeps the casts of trained matrices for the pair of forwards; others are cast one at a time."""
+    """Those of float32 matrices are kept for a step, on a GPU of trained ones alone (:mod:`shared_seed.casts`);
+    others are cast one at a time.
+    """
     matrices = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
     if not resolve(recipe).bf16:
         return 0
     float32 = recipe.lora is not None or recipe.weights == "fp32"
-    kept = sum(p.numel() for p in matrices if p.requires_grad and float32)
-    frozen = (p for p in matrices if not p.requires_grad and recipe.weights != "bf16")
+    everything = recipe.weights == "fp32" and not torch.cuda.is_available()
+    kept = sum(p.numel() for p in matrices if everything or (p.requires_grad and float32))
+    frozen = (p for p in matrices if not (everything or p.requires_grad) and recipe.weights != "bf16")
     quantised = _quantised(model, recipe)
     passing = [p.numel() for p in frozen if recipe.weights == "fp32" or id(p) in quantised]
     return CAST * (kept + max(passing, default=0))

@@ -127,8 +127,6 @@ class Perturbation:
         """Yields a function that puts the model at a sign; leaves it as it was, whatever happens inside."""
         self.settle()
         self._sample = sample
-        # Casts that an autocast around all this has kept may be from before the last update.
-        torch.clear_autocast_cache()
         try:
             self._attach()
             yield self._move
@@ -186,7 +184,6 @@ class Perturbation:
             exact.shift(chosen, self._sample, self._sign * self.epsilon)
             for tensor in chosen:
                 self._write_at_moves(tensor)
-            torch.clear_autocast_cache()
 
     @contextmanager
     def checked(self) -> Iterator[None]:

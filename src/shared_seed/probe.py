@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shared_seed import casts
 from shared_seed.generators import Generators
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
@@ -78,12 +79,7 @@ class Probe:
         Returns:
             The losses and the projected gradient; not finite where the losses are not, NaN where there is none.
         """
-        with (
-            self._undone_on_errors() as again,
-            torch.no_grad(),
-            context or nullcontext(),
-            self.perturbation.along(sample) as move,
-        ):
+        with self._evaluating(context) as again, self.perturbation.along(sample) as move:
             move(+1)
             with self.perturbation.checked():
                 first = loss()
@@ -127,7 +123,7 @@ class Probe:
         Returns:
             For each direction, the loss along it, the loss at ``theta``, and ``(plus - minus) / epsilon``.
         """
-        with self._undone_on_errors() as again, torch.no_grad(), context or nullcontext():
+        with self._evaluating(context) as again:
             here = loss()
             if here is None:
                 return [Measurement(math.nan, math.nan, math.nan)] * len(samples)
@@ -140,6 +136,12 @@ class Probe:
                         values.append(self._kept(loss()))
             minus, *others = _numbers(values)
         return [Measurement(plus, minus, (plus - minus) / self.perturbation.epsilon) for plus in others]
+
+    @contextmanager
+    def _evaluating(self, context: AbstractContextManager[Any] | None) -> Iterator[Callable[[], None]]:
+        """Around all evaluations of a batch; yields what brings generators and buffers back before another one."""
+        with self._undone_on_errors() as again, torch.no_grad(), context or nullcontext(), casts.kept(self.model):
+            yield again
 
     @contextmanager
     def _undone_on_errors(self) -> Iterator[Callable[[], None]]:
