@@ -54,9 +54,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def changed(home: Path, to: Path, **training: Any) -> Path:
+def changed(home: Path, to: Path, temperature: float = 1, **training: Any) -> Path:
     content = yaml.safe_load((home / "tiny.yaml").read_text())
     content["training"] |= training
+    content["task"]["temperature"] = temperature
     to.write_text(yaml.safe_dump(content))
     return to
 
@@ -179,9 +180,13 @@ def test_an_honest_run_gives_every_byte_again(honest: Path) -> None:
     assert found.named == []
 
 
-def test_every_byte_of_several_directions_on_a_batch_comes_again(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("temperature", [1, 16])
+def test_every_byte_of_several_directions_on_a_batch_comes_again(
+    home: Path, tmp_path: Path, temperature: float
+) -> None:
     found_rate = {"learning_rate": "auto", "directions": 3, "probes_per_step": 2}
-    run = alone(changed(home, tmp_path / "several.yaml", steps=4, **found_rate), tmp_path / "run")
+    path = changed(home, tmp_path / "several.yaml", temperature, steps=4, **found_rate)
+    run = alone(path, tmp_path / "run")
     contents = log.read(run / LOG_NAME)
     assert {len(message.codes) for message in contents.messages} == {6}
     terms = recipe.load(tmp_path / "several.yaml")
@@ -327,7 +332,7 @@ def test_both_loops_train_on_the_assigned_batches_to_the_same_bits(
     digests = set()
     for trainer in ("transformers", "lightning"):
         terms = {"trainer": trainer, "precision": precision, "probes_per_step": 3, "steps": 5}
-        run = alone(changed(home, tmp_path / f"{trainer}.yaml", **terms), tmp_path / trainer)
+        run = alone(changed(home, tmp_path / f"{trainer}.yaml", 4, **terms), tmp_path / trainer)
         (report,) = audited(run, share=1).streams
         assert isinstance(report, Agreement)
         assert (report.audited, report.agree, report.worst) == (5, 5, 0)
@@ -425,15 +430,16 @@ def test_messages_louder_than_the_recipe_or_twice_in_a_round_break_its_terms(hom
 
 
 def test_messages_louder_than_their_own_gradients_allow_break_a_promise(home: Path, tmp_path: Path) -> None:
-    terms = recipe.load(changed(home, tmp_path / "found.yaml", learning_rate="auto"))
+    terms = recipe.load(changed(home, tmp_path / "found.yaml", 4, learning_rate="auto"))
     assert terms.promise is not None
     codes = [codec.encode(gradient) for gradient in (4.0, -8.0, 2.0, 16.0)]
     rate = Rate(terms.promise, terms.training.epsilon, terms.training.scale_exponent)
     honest, loud = [], []
     for number, code in enumerate(codes):
         rate.note([code])
-        honest.append(Message(stream(1), number, number, as_float32(rate.most), bytes([code])))
-        loud.append(Message(stream(2), number, number, as_float32((number + 0.5) * rate.most), bytes([code])))
+        most = rate.most * 4 ** (number / STEPS)
+        honest.append(Message(stream(1), number, number, as_float32(most), bytes([code])))
+        loud.append(Message(stream(2), number, number, as_float32((number + 0.5) * most), bytes([code])))
     assert breaks([*honest, *loud], terms) == {stream(1): 0, stream(2): 2}
 
 

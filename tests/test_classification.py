@@ -141,6 +141,16 @@ def test_a_temperature_is_for_the_loss_alone() -> None:
     assert task.select(outputs).tolist() == [[8.0, 0.0]]
 
 
+def test_a_temperature_falls_to_1_as_the_run_goes_on() -> None:
+    task = classification(models.llama(), temperature=4)
+    assert [task.task.temperature_at(done) for done in (0, 0.5, 1)] == [4, 2, 1]
+    logits = torch.zeros((1, 1, models.VOCABULARY))
+    logits[0, 0, task.words] = torch.tensor([8.0, 0.0])
+    task.done = 0.5
+    found = task.loss(SimpleNamespace(logits=logits), torch.tensor([1]))
+    assert float(found) == pytest.approx(math.log(1 + math.exp(4)), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -263,7 +263,8 @@ def test_a_schedule_goes_by_the_rounds_of_the_run_and_not_of_the_process(tmp_pat
 
 
 def test_who_has_not_learnt_does_not_take_what_a_schedule_did_for_what_was_promised() -> None:
-    model, settings = Bowl(1.0), Settings(promise=0.006, directions=1, schedule="linear")
+    model = Bowl(1.0)
+    settings = Settings(promise=0.006, directions=1, schedule="linear", cooling=4)
     session = Session.open(model, settings, Training(rounds=12))
     session.begin()
     for _ in range(9):
@@ -276,10 +277,15 @@ def test_who_has_not_learnt_does_not_take_what_a_schedule_did_for_what_was_promi
     session.begin()
     measured = session.measure(model.loss)
     expected = rate()
-    expected.resume(messages, session.stream, session.round, lambda number: 1 - number / 12)
+
+    def part(number: int) -> float:
+        return float((1 - number / 12) * 4 ** (number / 12))
+
+    expected.resume(messages, session.stream, session.round, part)
     expected.note([codec.encode(measured.gradient)])
     expected.learn(measured.loss)
-    assert session.step(1.0).learning_rate == pytest.approx((1 - 9 / 12) * expected.value(), rel=1e-6)
+    assert session.done == 9 / 12
+    assert session.step(1.0).learning_rate == pytest.approx(part(9) * expected.value(), rel=1e-6)
     session.close()
 
 

@@ -194,9 +194,11 @@ def test_the_aggregation_of_a_recipe_reaches_the_settings() -> None:
 def test_a_temperature_lowers_the_promise_so_that_steps_stay_as_long(tmp_path: Path) -> None:
     content = copy.deepcopy(GOOD)
     content["training"]["learning_rate"] = "auto"
-    assert settings_for(Recipe.model_validate(content), tmp_path).promise == 0.01
+    settings = settings_for(Recipe.model_validate(content), tmp_path)
+    assert (settings.promise, settings.cooling) == (0.01, 1)
     content["task"]["temperature"] = 4
-    assert settings_for(Recipe.model_validate(content), tmp_path).promise == 0.0025
+    settings = settings_for(Recipe.model_validate(content), tmp_path)
+    assert (settings.promise, settings.cooling) == (0.0025, 4)
     content["training"]["learning_rate"] = 1e-3
     assert settings_for(Recipe.model_validate(content), tmp_path).promise is None
 

@@ -65,6 +65,7 @@ class SharedSeed(Method):
 
     def step(self, number: int) -> None:
         """A probe of every peer, and all of them applied, the others' maybe some rounds later."""
+        self.bench.temperature = self.spec.temperature_at(number)
         own, *others = [self._take(peer, number) for peer in range(self.spec.peers)]
         self._late.append(others)
         now = [own, *(self._late.popleft() if len(self._late) > self.spec.behind else [])]

@@ -7,14 +7,17 @@ from typing import Any
 
 from convergence.spec import Spec
 
-LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=240, only="*layers*", temperature=4)
+LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=240, only="*layers*", temperature=4, cools=True)
 """A language model that is asked for a word, as recipes train it: embeddings stay as they are."""
 
-UNTOLD = replace(LANGUAGE, rows=False)
+WARM = replace(LANGUAGE, cools=False)
+"""The same at one temperature throughout, as recipes were before."""
+
+UNTOLD = replace(WARM, rows=False)
 """The same, where the losses of single rows are not known, as to a script that does not tell them."""
 
-CONSTANT = replace(LANGUAGE, follow=False)
-"""The same at one promise throughout, as recipes were before."""
+CONSTANT = replace(WARM, follow=False)
+"""And at one promise, as they were before that."""
 
 PLAIN = replace(CONSTANT, temperature=1)
 """And on the loss that is tested, as recipes were before that, and as others train."""
@@ -50,9 +53,17 @@ PLANS: dict[str, list[Spec]] = {
     ],
     # How unevenly rows count.
     "temperature": _seeded(CONSTANT, PLAIN, replace(CONSTANT, temperature=16)),
+    # A temperature that falls, in what is now chosen, and as long as ten minutes of a core with bf16.
+    "cooling": _seeded(
+        *(
+            replace(base, precision="bf16", passes=passes, points=points)
+            for passes, points in ((1400, 8), (240, 4))
+            for base in (LANGUAGE, WARM)
+        )
+    ),
     # A promise that follows what rows have in common, and what steps deliver, against a search of constant ones.
     "follow": _seeded(
-        LANGUAGE,
+        WARM,
         UNTOLD,
         CONSTANT,
         *(
@@ -60,14 +71,14 @@ PLANS: dict[str, list[Spec]] = {
             for lora in (False, True)
             for corpus in ("sms", "news")
             for base, promise in (
-                (LANGUAGE, 0.01),
+                (WARM, 0.01),
                 (UNTOLD, 0.01),
                 (CONSTANT, 0.01),
                 (CONSTANT, 0.03),
                 (CONSTANT, 0.1),
             )
         ),
-        *(replace(base, lora=True) for base in (LANGUAGE, UNTOLD, CONSTANT)),
+        *(replace(base, lora=True) for base in (WARM, UNTOLD, CONSTANT)),
         *(replace(CONSTANT, promise=0.03, lora=lora) for lora in (False, True)),
     ),
     # One by one, what is chosen: which parameters, what batches are made of, directions on the same rows, nats.
@@ -117,6 +128,7 @@ PLANS: dict[str, list[Spec]] = {
     # More peers at as many forward passes of each; messages that come late.
     "peers": _seeded(
         replace(LANGUAGE, peers=8, passes=60),
+        replace(WARM, peers=8, passes=60),
         replace(CONSTANT, peers=8, passes=60),
         replace(PLAIN, peers=8, passes=60),
         replace(PLAIN, peers=8, passes=60, only="*", even=False),

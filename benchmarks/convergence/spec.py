@@ -37,6 +37,7 @@ class Spec:
         dense: dense signs for all parameters instead of rank-1 ones.
         only: shell patterns of the parameters that are trained, with bars between them.
         temperature: that labels' logits are divided by in training; the promise goes down with it.
+        cools: the temperature falls to 1 over the run, evenly in its logarithm, and the promise rises meanwhile.
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
         even: each batch has its share of each label.
@@ -65,6 +66,7 @@ class Spec:
     dense: bool = False
     only: str = "*"
     temperature: float = 1.0
+    cools: bool = False
     coefficient: Literal["byte", "float", "sign"] = "byte"
     behind: int = 0
     even: bool = True
@@ -91,7 +93,12 @@ class Spec:
 
     def factor(self, step: int) -> float:
         """What the schedule multiplies a step's learning rate with."""
-        return 1 - step / self.steps if self.schedule == "linear" else 1.0
+        part = 1 - step / self.steps if self.schedule == "linear" else 1.0
+        return part * self.temperature / self.temperature_at(step)
+
+    def temperature_at(self, step: int) -> float:
+        """Of the loss that a step trains on."""
+        return self.temperature ** (1 - step / self.steps) if self.cools else self.temperature
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def breaks(messages: Sequence[Message], terms: Recipe) -> dict[Stream, int]:
             fresh = Rate(terms.promise, training.epsilon, training.scale_exponent)
             rate = followed.setdefault(message.stream.peer, fresh)
             rate.note(message.codes)
-            most = LOUD * rate.most
+            most = LOUD * rate.most * terms.task.cooling ** (message.round / training.steps)
         louder = message.learning_rate > most
         again = message.round <= last.get(message.stream, -1)
         broken[message.stream] = broken.get(message.stream, 0) + (louder or again)
@@ -229,6 +229,7 @@ def recompute(
             batch = batches.batch(message.stream, message.round, first)
             sample = Sample(stream_key(manifest.run_bytes, message.stream.to_bytes()), message.number, index)
             context = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+            batches.task.done = message.round / manifest.rounds
             loss = partial(batches.loss, model, batch)
             if directions == 1:
                 gradient = probe.measure(loss, sample, context).gradient

@@ -67,7 +67,7 @@ class Classification(TextTask):
 
     def loss(self, outputs: Any, labels: Tensor, *, even: bool = True, **_: Any) -> Tensor:
         """Mean cross-entropy among the label words, at the temperature; fits ``Trainer(compute_loss_func=…)``."""
-        logits = self.select(outputs) / self.task.temperature
+        logits = self.select(outputs) / self.task.temperature_at(self.done)
         losses = nn.functional.cross_entropy(logits, labels, reduction="none")
         self.row_losses.note(losses, labels if even else None)
         return losses.mean()

@@ -44,6 +44,11 @@ class Job:
             return None
         return AssignedBatches(self.task, self.features, training.batch_size, training.seed)
 
+    def follow(self, session: Session | None) -> None:
+        """Tell the task how far the run is, before its loss."""
+        if session is not None:
+            self.task.done = session.done
+
     def assigned_loss(self, assigned: AssignedBatches, session: Session) -> Tensor:
         """The loss on what is assigned to the session's next byte, whatever the loop's loader has fetched.
 

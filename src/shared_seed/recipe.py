@@ -200,10 +200,11 @@ class Recipe(_Section):
 
     @property
     def promise(self) -> float | None:
-        """What a step promises, None where the learning rate is given.
+        """What a step promises at first, None where the learning rate is given.
 
         It is the same step at any temperature T: along it T times the loss at T, which begins like the loss at 1
-        and bends less, falls by the nats that are promised.
+        and bends less, falls by the nats that are promised. As the temperature falls, the promise rises
+        (``Settings.cooling``).
         """
         if self.training.learning_rate != "auto":
             return None

@@ -120,6 +120,11 @@ class Session:
         return not self.settings.private and self.round >= self.manifest.rounds
 
     @property
+    def done(self) -> float:
+        """The part of the run's rounds that are behind this peer."""
+        return self._done(self.round)
+
+    @property
     def stream(self) -> Stream:
         """What the next message is published in; settled when the session has begun."""
         return self._author.stream
@@ -176,7 +181,7 @@ class Session:
         self._claim_stream(behind)
         if self._rate is not None:
             archive = swarm.ask(lambda p, now: list(p.archive))
-            self._rate.resume(archive, self.stream, self._number, self._schedule)
+            self._rate.resume(archive, self.stream, self._number, self._part)
         swarm.enter(State.TRAINING, self.round)
         if not self.settings.alone:
             self._pace.begin(clock.now())
@@ -230,8 +235,9 @@ class Session:
         swarm, pending = self._swarm(), self._pending
         if not pending.codes:
             raise RecipeError("step() without a probe before it; call measure() first")
-        learning_rate *= self._schedule(self.round)
-        if self._rate is not None:
+        if self._rate is None:
+            learning_rate *= self._schedule(self.round)
+        else:
             learning_rate = self._chosen(learning_rate, self._rate)
         rate = as_float32(learning_rate / self.probes)
         message = Message(self.stream, self._number, self.round, rate, bytes(pending.codes))
@@ -436,7 +442,14 @@ class Session:
 
     def _schedule(self, number: int) -> float:
         """The part of a learning rate that steps of a round go by."""
-        return 1 - number / self.manifest.rounds if self.settings.schedule == "linear" else 1.0
+        return 1 - self._done(number) if self.settings.schedule == "linear" else 1.0
+
+    def _part(self, number: int) -> float:
+        """The part of a found learning rate, in nats of a loss that grow as its temperature falls."""
+        return self._schedule(number) * float(self.settings.cooling ** self._done(number))
+
+    def _done(self, number: int) -> float:
+        return number / self.manifest.rounds
 
     def _chosen(self, learning_rate: float, rate: Rate) -> float:
         """What the step's probes together go by, where their own gradients say it."""
@@ -444,6 +457,7 @@ class Session:
         rate.learn(self._pending.loss, self._pending.rows)
         # OneCycleLR begins at a 25th of what it rises to; the found rate is the largest.
         schedule = min(1.0, learning_rate / self._base) if self._base else 0.0
+        schedule *= self._part(self.round)
         return self.probes * min(schedule * rate.value(), self.manifest.limits.learning_rate)
 
     def _is_slow(self, protocol: Protocol, now: float) -> bool:

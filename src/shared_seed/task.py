@@ -70,6 +70,11 @@ class _Task(BaseModel):
         """The columns that rows must have, as paths."""
         return list(self.where)
 
+    @property
+    def cooling(self) -> float:
+        """How many times lower than at first the temperature of the loss is in the end; 1 where it has none."""
+        return 1.0
+
     def _check_cut(self, template: str) -> None:
         if self.cut is not None and self.cut not in templates.fields(template):
             raise ValueError(f"cut names {self.cut!r}, which the prompt does not show")
@@ -112,7 +117,8 @@ class ClassificationTask(_Prompted):
         default=1,
         gt=0,
         description="what the words' logits are divided by in training, not in tests: above 1, rows that are far "
-        "from right count less beside others; a learning rate that is given goes by the loss that this makes",
+        "from right count less beside others; falls to 1 as the run goes on; a learning rate that is given "
+        "goes by the loss that this makes",
     )
     f1: Literal["macro", "positive"] | None = Field(
         default=None, description="score F1 too: the mean over labels, or that of the last label"
@@ -132,6 +138,17 @@ class ClassificationTask(_Prompted):
     def columns(self) -> list[str]:
         """The columns that rows must have, as paths."""
         return [self.label, *super().columns]
+
+    @property
+    def cooling(self) -> float:
+        """How many times lower than at first the temperature of the loss is in the end, which is at 1."""
+        return self.temperature
+
+    def temperature_at(self, done: float) -> float:
+        """The temperature of the training loss when so much of the run is done, a part of 1: it falls evenly in
+        its logarithm.
+        """
+        return float(self.temperature ** (1 - done))
 
 
 class ChoiceTask(_Prompted):

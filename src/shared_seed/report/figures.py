@@ -314,7 +314,7 @@ def _costs(material: Material, lanes: Timeline, received: _Received | None, by: 
 
 
 def _temperature(recipe: dict[str, Any]) -> float:
-    """Of the loss that is trained on; 1 where the recipe, which may be a stranger's, says no number above 0."""
+    """Of the loss that is trained on first; 1 where a recipe, maybe a stranger's, says no number above 0."""
     task = recipe.get("task")
     given = number(task.get("temperature")) if isinstance(task, dict) else math.nan
     return given if given > 0 else 1.0

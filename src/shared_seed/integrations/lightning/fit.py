@@ -27,6 +27,7 @@ class RecipeModule(LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, of the loader's or of the run's."""
         assigned, session = self.job.assigned, self.trainer.strategy.session
+        self.job.follow(session)
         if assigned is not None:
             return self.job.assigned_loss(assigned, session)
         return self.job.task.batch_loss(self.model, batch)

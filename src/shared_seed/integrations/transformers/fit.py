@@ -39,6 +39,7 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The loss of one batch, of the loader's or of the run's."""
         assigned, session = self._job.assigned, self._callback.session
+        self._job.follow(session)
         if assigned is None or session is None:
             return super().compute_loss(model, inputs, *args, **kwargs)
         return self._job.assigned_loss(assigned, session)
