@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: help install browser quickstart quick test fast lint clean
 
 help:
-	@echo "make quickstart   set up, then three peers fine-tune a real model (ten to twenty minutes on 2 cores with bf16)"
+	@echo "make quickstart   set up, then three peers fine-tune a real model (six to ten minutes on 2 cores with bf16)"
 	@echo "make quick        the same in two to ten minutes"
 	@echo "make test         set up, then lint, type-check, test with coverage, and two minutes of faults"
 	@echo "make fast         only the tests, two files at a time (WORKERS=2); on a busy machine a deadline may pass"
