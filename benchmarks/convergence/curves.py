@@ -11,9 +11,10 @@ from convergence.plans import HEAD, LANGUAGE
 
 Result = dict[str, Any]
 USUAL = {spec.model: spec for spec in (LANGUAGE, HEAD)}
-TOLD = ("rate", "schedule", "passes", "batch", "most_tokens", "train_rows")
+TOLD = ("rate", "schedule", "passes", "batch", "most_tokens", "train_rows", "precision")
 OURS = (
     "temperature",
+    "cools",
     "promise",
     "follow",
     "rows",

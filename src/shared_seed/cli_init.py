@@ -200,7 +200,7 @@ def _dataset(answers: Answers) -> list[str]:
         f"  prompt: {_quoted(answers.prompt)}",
         f"  label: {_quoted(answers.label)}  # column",
         f"  words: {{{words}}}  # label: word, all different in their first token",
-        "  temperature: 4  # of the loss at first, 1 in the end; above 1, rows far from right count less beside others",
+        "  temperature: 4  # of the loss, 1 in the end: at first, rows far from right count less beside others",
         f"  test_rows: {answers.test_rows}  # held out, to score before and after",
         "  most_tokens: 64  # a longer prompt loses its beginning",
     ]
