@@ -93,8 +93,8 @@ def _learning(found: Figures) -> list[tuple[str, Markup]]:
     first, last = (units.of_number(curve.smooth[i]) for i in (min(curve.window, len(curve.smooth)) - 1, -1))
     told = f"The mean loss of {curve.window} rounds goes from {first} to {last} in {len(curve.rounds):,} rounds."
     if found.temperature != 1:
-        first = units.of_number(found.temperature)
-        told += f" It is trained on at temperature {first} at first, and at 1 in the end, as tests are."
+        begun = units.of_number(found.temperature)
+        told += f" It is trained on at temperature {begun} at first, and at 1 in the end, as tests are."
     if found.evaluations:
         told += f" Accuracy goes from {found.evaluations[0].accuracy:.1%} to {found.evaluations[-1].accuracy:.1%}."
     return [
