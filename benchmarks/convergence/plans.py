@@ -116,7 +116,7 @@ PLANS: dict[str, list[Spec]] = {
     ],
     # What a byte loses against the number that it rounds, and what a sign does.
     "byte": _seeded(PLAIN, *(replace(PLAIN, coefficient=kind) for kind in ("float", "sign"))),
-    # Kinds of directions, batch size, epsilon.
+    # Kinds of directions, batch size, epsilon, precision.
     "variants": _seeded(
         PLAIN,
         replace(PLAIN, dense=True),
@@ -124,6 +124,7 @@ PLANS: dict[str, list[Spec]] = {
         replace(PLAIN, batch=64),
         replace(PLAIN, epsilon=2.0**-10),
         replace(PLAIN, epsilon=2.0**-6),
+        replace(CONSTANT, precision="bf16"),
     ),
     # More peers at as many forward passes of each; messages that come late.
     "peers": _seeded(
