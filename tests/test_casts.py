@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -93,11 +94,7 @@ def measured(build: Callable[[], nn.Module], *, around: bool) -> list[Measuremen
             exact.shift(list(probe.perturbation.weights), SAMPLE, EPSILON)
 
     for _ in range(2):
-        if around:
-            with autocast():
-                probe_and_step()
-                probe_and_step()
-        else:
+        with autocast() if around else nullcontext():
             probe_and_step()
             probe_and_step()
     return results

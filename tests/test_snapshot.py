@@ -216,10 +216,11 @@ def test_a_damaged_snapshot_is_refused(tmp_path: Path, damage: Any, error: type[
 def test_a_peer_goes_on_as_its_own_note_says() -> None:
     _, snapshot = stopped_after(2)
     other = replace(snapshot, stream=Stream(bytes(range(12)), 3), label=b"a label!", learnt=(0.5,) * LEARNT)
-    assert snapshot.noted(other.note(), "a note") == other
+    note = other.pack()[1]
+    assert snapshot.noted(note, "a note") == other
     assert other.of_peer(bytes(12)).learnt == ()
     with pytest.raises(LogError, match="a note is damaged"):
-        snapshot.noted(other.note()[:-1], "a note")
+        snapshot.noted(note[:-1], "a note")
 
 
 def test_another_peer_goes_on_in_the_last_of_its_streams() -> None:

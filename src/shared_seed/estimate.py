@@ -92,10 +92,11 @@ def _casts(model: nn.Module, recipe: Recipe) -> int:
     matrices = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
     if not resolve(recipe).bf16:
         return 0
+    if recipe.weights == "fp32" and not torch.cuda.is_available():
+        return CAST * sum(p.numel() for p in matrices)
     float32 = recipe.lora is not None or recipe.weights == "fp32"
-    everything = recipe.weights == "fp32" and not torch.cuda.is_available()
-    kept = sum(p.numel() for p in matrices if everything or (p.requires_grad and float32))
-    frozen = (p for p in matrices if not (everything or p.requires_grad) and recipe.weights != "bf16")
+    kept = sum(p.numel() for p in matrices if p.requires_grad and float32)
+    frozen = (p for p in matrices if not p.requires_grad and recipe.weights != "bf16")
     quantised = _quantised(model, recipe)
     passing = [p.numel() for p in frozen if recipe.weights == "fp32" or id(p) in quantised]
     return CAST * (kept + max(passing, default=0))

@@ -287,8 +287,11 @@ class Session:
         self._apply()
         count = sum(self._due is None or message.round < self._due for message in contents.messages)
         contents = replace(contents, digest=(count, self.replica.digest()))
-        learnt = self._rate.state if self._rate is not None else ()
-        return Snapshot(contents, self.stream, self._label, self.replica.weights.low(), learnt)
+        return Snapshot(contents, self.stream, self._label, self.replica.weights.low(), self._learnt)
+
+    def note(self) -> bytes:
+        """What of :meth:`snapshot` this peer alone knows, where another process of its launch keeps the rest."""
+        return folder.encode_note(self.stream, self._label, self._learnt)
 
     def finish(self) -> Outcome:
         """Exchange the last bytes, apply them, compare digests, and close."""
@@ -339,6 +342,10 @@ class Session:
     def _label(self) -> bytes:
         introduction = self._author.introduction
         return introduction.label if introduction else b""
+
+    @property
+    def _learnt(self) -> tuple[float, ...]:
+        return self._rate.state if self._rate is not None else ()
 
     def _connect(self) -> AnySwarm:
         settings, key = self.settings, self._author.key

@@ -78,13 +78,9 @@ class Snapshot:
         stream, label, learnt = folder.decode_note(note, source)
         return replace(self, stream=stream, label=label, learnt=learnt)
 
-    def note(self) -> bytes:
-        """The bytes of the stream's note."""
-        return folder.encode_note(self.stream, self.label, self.learnt)
-
     def pack(self) -> tuple[bytes, bytes]:
         """The bytes of the gradient log and of the stream's note; the low bits are large and go apart."""
-        return log.encode(self.contents), self.note()
+        return log.encode(self.contents), folder.encode_note(self.stream, self.label, self.learnt)
 
     @classmethod
     def unpack(cls, logged: bytes, note: bytes, source: str, low: Mapping[str, Tensor] | None = None) -> Snapshot:

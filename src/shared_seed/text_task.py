@@ -36,8 +36,8 @@ class TextTask(ABC):
     def __init__(self, tokenizer: Any, model: nn.Module, most_tokens: int) -> None:
         self.tokenizer = tokenizer
         self.most_tokens = most_tokens
+        # The part of the run that is done, which a loss may go by; whoever trains or audits says it.
         self.done = 0.0
-        """The part of the run that is done, which a loss may go by; whoever trains or audits says it."""
         # Told by tasks whose rows have one loss each.
         self.row_losses = RowLosses()
         self._padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

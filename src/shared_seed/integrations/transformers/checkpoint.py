@@ -26,11 +26,10 @@ def keep(session: Session, args: TrainingArguments, state: TrainerState) -> None
     folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
     if state.is_hyper_param_search or not folder.is_dir():
         return
-    snapshot = session.snapshot()
     if args.should_save:
-        snapshot.save(folder)
+        session.snapshot().save(folder)
     if args.process_index > 0:
-        (folder / NOTE_NAME.format(rank=args.process_index)).write_bytes(snapshot.note())
+        (folder / NOTE_NAME.format(rank=args.process_index)).write_bytes(session.note())
 
 
 def load(folder: Path, place: Place, settings: Settings) -> Snapshot | None:
