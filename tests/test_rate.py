@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from shared_seed import codec
+from shared_seed.curvature import Curvature
 from shared_seed.errors import RecipeError
-from shared_seed.messages import Message, Stream, as_float32
+from shared_seed.messages import Message, Stream, as_float32, written_before
 from shared_seed.optimizer import Groups
-from shared_seed.rate import BY_LOSSES, FAR, LEAST, MOST, PROMISE, REACH, WINDOW, Rate
+from shared_seed.rate import FAR, LEAST, MOST, PACE, PROMISE, REACH, STIFFEST, USUAL, WINDOW, Rate
 from shared_seed.rows import Shared
 from shared_seed.session import Session
 from shared_seed.settings import Settings
@@ -70,20 +71,20 @@ def test_where_losses_fall_as_promised_more_is_promised_and_where_they_rise_less
     falling, level, rising = (told(1 + slope * n for n in range(200)).value() for slope in (-0.01, 0.0, 0.01))
     assert rising <= level < usual < falling
     assert falling > 4 * usual
-    assert rising == pytest.approx(LEAST * usual, rel=0.01)
+    assert LEAST * usual <= rising < usual / 4
 
 
 @given(st.lists(st.floats(-10, 10), max_size=60), st.floats(1e-4, 1))
 def test_promises_stay_within_bounds_and_pace(losses: list[float], promise: float) -> None:
-    before, pace = promise * min(max(1, losses[0]), FAR) if losses else promise, BY_LOSSES[2]
+    before = promise * min(max(1, losses[0]), FAR) if losses else promise
     for count in range(len(losses)):
         now = told(losses[: count + 1], promise).state[0]
         assert promise * LEAST <= now <= promise * MOST
-        assert before / pace * 0.999 <= now <= before * pace * 1.001
+        assert now <= before * PACE * 1.001
         before = now
 
 
-@pytest.mark.parametrize(("share", "steps", "times"), [(0.5, 40, MOST), (0.05, 400, 3.5), (0.0, 2000, LEAST)])
+@pytest.mark.parametrize(("share", "steps", "times"), [(0.5, 40, MOST), (0.05, 400, 5), (0.0, 2000, 0.1)])
 def test_rows_say_what_to_promise_before_losses_do(share: float, steps: int, times: float) -> None:
     followed, usual = Rate(PROMISE, 1.0, 0), told([math.nan]).value()
     for number in range(steps):
@@ -97,10 +98,10 @@ def test_rows_say_what_to_promise_before_losses_do(share: float, steps: int, tim
 def test_what_rows_ask_for_is_not_promised_where_losses_do_not_fall() -> None:
     rows = Shared(0.05, 1.0, 16, 4)
     falling, level = (told((9 + slope * n for n in range(300)), rows=rows).value() for slope in (-0.02, 0.0))
-    assert level < told([math.nan]).value() < falling / 2
+    assert told([math.nan]).value() < level < falling / 2
 
 
-@pytest.mark.parametrize(("share", "reach"), [(0.001, 1.0), (0.03, 1.75), (0.9, REACH)])
+@pytest.mark.parametrize(("share", "reach"), [(0.001, 1.0), (0.03, 3.0), (0.9, REACH)])
 def test_a_step_goes_further_than_its_probe_only_where_rows_ask_for_much(share: float, reach: float) -> None:
     followed = Rate(PROMISE, EPSILON, 0)
     for _ in range(400):
@@ -119,6 +120,42 @@ def test_a_batch_whose_rows_are_unknown_leaves_what_they_have_said() -> None:
     same.restore(followed.state)
     assert same.state == followed.state
     assert followed.value() > 8 * told([math.nan]).value()
+
+
+@given(st.lists(st.lists(st.sampled_from([0x30, 0x38, 0xB0, 0x7F]), min_size=1, max_size=4), max_size=80))
+def test_stiffness_goes_from_what_is_usual_to_what_curvature_says(messages: list[list[int]]) -> None:
+    curvature = Curvature(0, 4)
+    followed = Rate(0.0025, EPSILON, 0, curvature)
+    curvature.follow(messages)
+    if not curvature.count:
+        assert followed.stiffness == 4
+        return
+    found = min(max(2 * curvature.excess / EPSILON / (16 * curvature.square), 0.5), STIFFEST)
+    weight = min(curvature.count, WINDOW)
+    assert followed.stiffness == pytest.approx((USUAL * 4 + weight * found) / (USUAL + weight))
+
+
+def test_steps_are_the_shorter_the_stiffer_the_loss_is() -> None:
+    values = []
+    for excess in (0.5, 4.0):
+        curvature = Curvature(0, 4)
+        curvature.excess, curvature.square, curvature.count = excess, 16.0, WINDOW
+        followed = Rate(PROMISE, EPSILON, 0, curvature)
+        for _ in range(60):
+            followed.note([codec.encode(4.0)] * 4)
+            followed.learn(0.5, Shared(0.02, 1.0, 16, 3))
+        values.append(followed.value())
+        assert followed.state[0] == pytest.approx(0.02 / followed.stiffness, rel=0.25)
+    assert values[1] < values[0] / 3
+
+
+def test_a_loss_in_another_unit_is_as_stiff() -> None:
+    stiffness = []
+    for unit in (1.0, 100.0):
+        curvature = Curvature(0, 4)
+        curvature.excess, curvature.square, curvature.count = 0.5 * unit, unit**2, WINDOW
+        stiffness.append(Rate(PROMISE * unit, EPSILON, 0, curvature).stiffness)
+    assert stiffness[0] == pytest.approx(stiffness[1])
 
 
 def test_gradients_twice_as_large_halve_the_probe_or_quarter_the_promise() -> None:
@@ -156,7 +193,8 @@ def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(
     resumed.restore(going.state)
     resumed.went(others)
     going.went(others)
-    resumed.resume(data.draw(st.permutations(messages + others)), STREAM, until, constant)
+    shuffled = data.draw(st.permutations(messages + others))
+    resumed.resume(shuffled, written_before(shuffled, STREAM, until), constant)
     assert resumed.size == going.size
     assert resumed.value() == going.value() or not going.state
     for followed in (going, resumed) if going.state else ():
@@ -181,7 +219,7 @@ def test_who_comes_late_promises_what_the_others_do(promised: float, schedule: C
         for n in range(2 * WINDOW)
     ]
     late = rate()
-    late.resume(others, STREAM, 0, schedule)
+    late.resume(others, [], schedule)
     late.note([codec.encode(16.0)])
     late.learn(math.nan)
     assert late.value() * late.size**2 == pytest.approx(promised, rel=0.2)
@@ -190,7 +228,7 @@ def test_who_comes_late_promises_what_the_others_do(promised: float, schedule: C
 def test_who_does_not_follow_keeps_the_promise() -> None:
     steady = Rate(0.006, EPSILON, 0, follow=False)
     others = [Message(Stream(b"another peer"), n, n, 2.0**-12, bytes([codec.encode(16.0)])) for n in range(9)]
-    steady.resume(others, STREAM, 0, constant)
+    steady.resume(others, [], constant)
     steady.note([codec.encode(16.0)])
     before = steady.value()
     for loss in (9.0, 8.0, 1.0):
@@ -264,7 +302,7 @@ def test_a_schedule_goes_by_the_rounds_of_the_run_and_not_of_the_process(tmp_pat
 
 def test_who_has_not_learnt_does_not_take_what_a_schedule_did_for_what_was_promised() -> None:
     model = Bowl(1.0)
-    settings = Settings(promise=0.006, directions=1, schedule="linear", cooling=4)
+    settings = Settings(promise=0.006, directions=1, schedule="linear")
     session = Session.open(model, settings, Training(rounds=12))
     session.begin()
     for _ in range(9):
@@ -279,12 +317,12 @@ def test_who_has_not_learnt_does_not_take_what_a_schedule_did_for_what_was_promi
     expected = rate()
 
     def part(number: int) -> float:
-        return float((1 - number / 12) * 4 ** (number / 12))
+        return 1 - number / 12
 
-    expected.resume(messages, session.stream, session.round, part)
+    expected.resume(messages, messages, part)
     expected.note([codec.encode(measured.gradient)])
     expected.learn(measured.loss)
-    assert session.done == 9 / 12
+    assert session.round == 9
     assert session.step(1.0).learning_rate == pytest.approx(part(9) * expected.value(), rel=1e-6)
     session.close()
 

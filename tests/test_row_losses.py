@@ -15,6 +15,7 @@ import models
 import tiny
 from recorder import Recorder
 from shared_seed import data, recipe
+from shared_seed.belief import SHARES
 from shared_seed.classification import Classification
 from shared_seed.integrations.lightning import SharedSeedStrategy
 from shared_seed.integrations.transformers import SharedSeedCallback
@@ -39,9 +40,9 @@ class Kept(RowLosses):
         super().__init__()
         self.told: list[tuple[Tensor, Tensor | None]] = []
 
-    def note(self, losses: Tensor, labels: Tensor | None = None) -> None:
+    def note(self, losses: Tensor, labels: Tensor | None = None, before: Tensor | None = None) -> None:
         self.told.append((losses, labels))
-        super().note(losses, labels)
+        super().note(losses, labels, before)
 
 
 @pytest.mark.parametrize("batches", ["shuffled", "assigned"])
@@ -63,7 +64,7 @@ def test_recipes_tell_their_rows_in_both_loops(batches: str, tmp_path: Path) -> 
         # Batches of a loader have their share of each label, those that a run assigns have not.
         assert all((labels is None) == (batches == "assigned") for _, labels in kept.told)
     assert len(found[0]) == 3
-    assert all(variance > 0 for _, variance in found[0]), "rows have told"
+    assert all(told for told, *_ in found[0]), "rows have told"
     if batches == "shuffled":
         assert found[0] == found[1]
 
@@ -127,9 +128,10 @@ def test_a_lightning_module_may_tell_its_rows(tmp_path: Path) -> None:
     strategy = SharedSeedStrategy(Settings(number=0), on_step=lambda session, _: found.append(known(session)))
     lit.trainer_of(tmp_path, strategy, max_steps=3).fit(Telling(), lit.batches(lit.table()))
     assert len(found) == 3
-    assert all(variance > 0 for _, variance in found)
+    assert all(told for told, *_ in found)
 
 
 def known(session: Session) -> tuple[float, ...]:
-    """The share that a session believes in, and its variance."""
-    return session.snapshot().learnt[-2:]
+    """Whether rows have told a session, and the chances of each share."""
+    learnt = session.snapshot().learnt
+    return learnt[2], *learnt[5 : 5 + len(SHARES)]

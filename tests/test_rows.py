@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared_seed.errors import RecipeError
-from shared_seed.rows import RowLosses, Shared, shared, together
+from shared_seed.rows import RowLosses, Shared, shared, together, without_curvature
 
 BATCHES = st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 3)), min_size=1, max_size=20)
 
@@ -65,10 +66,42 @@ def test_who_listens_hears_the_rows_of_a_probe(directions: int) -> None:
         for one in losses:
             told.note(one, labels)
     told.note(torch.full((3,), 9.0), labels)
-    sides = losses[:1] - losses[1:] if directions == 1 else losses[1:] - losses[:1]
-    distance = 2 * epsilon if directions == 1 else epsilon
-    assert told.shared(epsilon, directions) == shared(sides.double().numpy() / distance, labels.tolist())
+    gradients = (losses[:1] - losses[1:]).double().numpy() / (2 * epsilon)
+    if directions > 1:
+        gradients = without_curvature(-2 * gradients)
+    expected = shared(gradients, labels.tolist())
+    # What the mean over the directions has taken is no direction of its own.
+    assert told.shared(epsilon, directions) == replace(expected, directions=max(1, directions - 1))
     assert told.shared(epsilon, directions) is None, "asked twice"
+
+
+@given(st.lists(st.floats(-9, 9), min_size=3, max_size=3))
+def test_what_curvature_adds_to_a_row_along_every_direction_is_not_seen(added: list[float]) -> None:
+    gradients = np.array([[1.0, -2.0, 3.0], [0.5, 2.0, -1.0], [-1.5, 0.0, 4.0], [2.0, 1.0, 0.0]])
+    found, plain = (shared(without_curvature(g)) for g in (gradients + added, gradients))
+    assert (found.signal, found.square) == pytest.approx((plain.signal, plain.square))
+
+
+def test_without_curvature_products_are_right_on_average() -> None:
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(4000):
+        gradients = generator.normal(0, 1, (4, 1)) + generator.normal(0, 2, (4, 8)) + 5
+        one = shared(without_curvature(gradients))
+        found.append((one.signal, one.square))
+    error = np.std(found, axis=0) / len(found) ** 0.5
+    assert np.abs(np.mean(found, axis=0) - (1, 5)) == pytest.approx(0, abs=4 * max(error))
+
+
+def test_rows_tell_how_much_higher_a_loss_is_that_is_another_than_before() -> None:
+    told = RowLosses()
+    with told.heard():
+        for loss in (torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0])):
+            told.note(loss, None, loss / 2)
+    found = told.shared(1.0, 1)
+    assert found is not None
+    assert found.shift == 0.75, "at the first evaluation"
+    assert together([found, replace(found, shift=0.25)]) == replace(found, directions=2, shift=0.5)
 
 
 def test_rows_without_labels_are_paired_with_all_others() -> None:

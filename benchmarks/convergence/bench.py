@@ -39,6 +39,8 @@ class Bench:
     """Tokens of the labels for a language model, None for a classification head."""
     padding: int
     temperature: float = 1.0
+    before: float = 1.0
+    """The temperature of the step before."""
     even: bool = True
     row_losses: RowLosses = field(default_factory=RowLosses)
 
@@ -63,8 +65,12 @@ class Bench:
 
     def loss(self, batch: tuple[dict[str, Any], Tensor]) -> Tensor:
         """Mean cross-entropy among the labels, at the temperature that is trained with."""
-        losses = nn.functional.cross_entropy(self.logits(batch[0]) / self.temperature, batch[1], reduction="none")
-        self.row_losses.note(losses, batch[1] if self.even else None)
+        logits = self.logits(batch[0])
+        losses, before = (
+            nn.functional.cross_entropy(logits / temperature, batch[1], reduction="none")
+            for temperature in (self.temperature, self.before)
+        )
+        self.row_losses.note(losses, batch[1] if self.even else None, before)
         return losses.mean()
 
     def score(self, rows: int = 32) -> Score:
@@ -112,9 +118,7 @@ def minilm(spec: Spec) -> Bench:
         return [(tokens, label) for tokens, (_, label) in zip(ids, rows, strict=True)]
 
     train, test = _short(spec, features(found.train)), _short(spec, features(found.test))
-    return Bench(
-        model.eval(), train, test[: spec.test_rows], None, tokenizer.pad_token_id, spec.temperature, spec.even
-    )
+    return Bench(model.eval(), train, test[: spec.test_rows], None, tokenizer.pad_token_id, even=spec.even)
 
 
 def smollm2(spec: Spec) -> Bench:
@@ -138,7 +142,7 @@ def smollm2(spec: Spec) -> Bench:
     first = [tokens(word)[0] for word in words]
     train, test = _short(spec, features(found.train)), _short(spec, features(found.test))
     padding = tokenizer.pad_token_id or 0
-    return Bench(model.eval(), train, test[: spec.test_rows], first, padding, spec.temperature, spec.even)
+    return Bench(model.eval(), train, test[: spec.test_rows], first, padding, even=spec.even)
 
 
 MODELS = {"minilm": minilm, "smollm2": smollm2}

@@ -17,6 +17,7 @@ from common import mezo
 from convergence.bench import Bench
 from convergence.spec import Spec
 from shared_seed import codec, update
+from shared_seed.curvature import Curvature
 from shared_seed.messages import Message, Stream, as_float32
 from shared_seed.noise import Sample
 from shared_seed.perturbation import Perturbation
@@ -33,6 +34,7 @@ class Method(ABC):
 
     def __init__(self, bench: Bench, spec: Spec) -> None:
         self.bench, self.spec = bench, spec
+        bench.temperature = bench.before = spec.temperature
         self.rates: list[float] = []
         self.sent = 0
 
@@ -60,12 +62,13 @@ class SharedSeed(Method):
             for peer in range(spec.peers)
         ]
         promise = spec.promise / spec.temperature
-        self._found = [Rate(promise, spec.epsilon, 0, follow=spec.follow) for _ in range(spec.peers)]
+        self._curvatures = [Curvature(0, spec.directions) for _ in range(spec.peers)]
+        self._found = [Rate(promise, spec.epsilon, 0, each, follow=spec.follow) for each in self._curvatures]
         self._late: deque[list[Taken]] = deque()
 
     def step(self, number: int) -> None:
         """A probe of every peer, and all of them applied, the others' maybe some rounds later."""
-        self.bench.temperature = self.spec.temperature_at(number)
+        self.bench.temperature, self.bench.before = map(self.spec.temperature_at, (number, max(0, number - 1)))
         own, *others = [self._take(peer, number) for peer in range(self.spec.peers)]
         self._late.append(others)
         now = [own, *(self._late.popleft() if len(self._late) > self.spec.behind else [])]
@@ -77,13 +80,16 @@ class SharedSeed(Method):
 
     def _take(self, peer: int, number: int) -> Taken:
         """A peer's probe."""
-        spec, batch, found = self.spec, next(self._batches[peer]), self._found[peer]
+        spec, batch = self.spec, next(self._batches[peer])
+        found, curvature = self._found[peer], self._curvatures[peer]
         samples = [Sample(self.spec.seed, number, peer * spec.directions + i) for i in range(spec.directions)]
         with self.bench.row_losses.heard():
             measured = self._probe.measure_all(lambda: self.bench.loss(batch), samples, self.computing())
-        gradients = [m.gradient for m in measured]
+        gradients = [m.gradient - curvature.excess for m in measured]
         codes = bytes(codec.encode(gradient) for gradient in gradients)
         found.note(codes)
+        if spec.centred:
+            curvature.note(codes)
         rows = self.bench.row_losses.shared(spec.epsilon, spec.directions)
         found.learn(mean(m.loss for m in measured), rows if spec.rows else None)
         rate = found.value() if spec.rate is None else spec.rate / spec.directions

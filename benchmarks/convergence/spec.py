@@ -24,8 +24,9 @@ class Spec:
         method: whose steps are made.
         rate: learning rate; None has it found.
         promise: nats that the found rate promises.
-        follow: the promise follows what steps deliver; without it, as it was before 2026-11-28.
-        rows: what rows of a batch have in common says too what steps will deliver.
+        follow: the promise follows what is seen; without it, it stays as it is.
+        rows: what rows of a batch have in common is seen too.
+        centred: what one side adds to projected gradients is taken off, and decides how far steps go.
         points: where it is tested, its start not counted.
         passes: forward passes of 16 rows in all, for each peer; a backward pass counts as two.
         batch: rows a probe.
@@ -37,7 +38,7 @@ class Spec:
         dense: dense signs for all parameters instead of rank-1 ones.
         only: shell patterns of the parameters that are trained, with bars between them.
         temperature: that labels' logits are divided by in training; the promise goes down with it.
-        cools: the temperature falls to 1 over the run, evenly in its logarithm, and the promise rises meanwhile.
+        cools: the temperature falls to 1 over the run, evenly in its logarithm.
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
         even: each batch has its share of each label.
@@ -56,6 +57,7 @@ class Spec:
     promise: float = PROMISE
     follow: bool = True
     rows: bool = True
+    centred: bool = True
     points: int = 4
     passes: int = 600
     batch: int = 16
@@ -93,8 +95,7 @@ class Spec:
 
     def factor(self, step: int) -> float:
         """What the schedule multiplies a step's learning rate with."""
-        part = 1 - step / self.steps if self.schedule == "linear" else 1.0
-        return part * self.temperature / self.temperature_at(step)
+        return 1 - step / self.steps if self.schedule == "linear" else 1.0
 
     def temperature_at(self, step: int) -> float:
         """Of the loss that a step trains on."""

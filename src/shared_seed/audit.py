@@ -21,6 +21,7 @@ import torch
 
 from shared_seed import codec, data, recipe, verdict
 from shared_seed.batches import AssignedBatches
+from shared_seed.curvature import Curvature
 from shared_seed.errors import LogError, RecipeError
 from shared_seed.examples import examples
 from shared_seed.log import Contents
@@ -180,12 +181,29 @@ def breaks(messages: Sequence[Message], terms: Recipe) -> dict[Stream, int]:
             fresh = Rate(terms.promise, training.epsilon, training.scale_exponent)
             rate = followed.setdefault(message.stream.peer, fresh)
             rate.note(message.codes)
-            most = LOUD * rate.most * terms.task.cooling ** (message.round / training.steps)
+            most = LOUD * rate.most
         louder = message.learning_rate > most
         again = message.round <= last.get(message.stream, -1)
         broken[message.stream] = broken.get(message.stream, 0) + (louder or again)
         last[message.stream] = message.round
     return broken
+
+
+def taken_off(contents: Contents, directions: int) -> dict[tuple[Stream, int], float]:
+    """What each message's writer has taken off its projected gradients, as its earlier messages tell.
+
+    Returns:
+        By stream and number.
+    """
+    followed: dict[bytes, Curvature] = {}
+    found = {}
+    for message in sorted(contents.messages, key=lambda m: (m.stream, m.number)):
+        curvature = followed.setdefault(
+            message.stream.peer, Curvature(contents.manifest.scale_exponent, directions)
+        )
+        found[message.stream, message.number] = curvature.excess
+        curvature.note(message.codes)
+    return found
 
 
 def recompute(
@@ -217,6 +235,7 @@ def recompute(
     ordered = sorted(contents.messages, key=lambda m: m.round)
     rounds = [m.round for m in ordered]
     device = next(model.parameters()).device.type
+    excess = taken_off(contents, directions)
     checks: list[Check] = []
     applied = 0
     for message, index in sorted(chosen, key=lambda c: c[0].round):
@@ -229,12 +248,13 @@ def recompute(
             batch = batches.batch(message.stream, message.round, first)
             sample = Sample(stream_key(manifest.run_bytes, message.stream.to_bytes()), message.number, index)
             context = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
-            batches.task.done = message.round / manifest.rounds
+            batches.task.follow(message.round, manifest.rounds)
             loss = partial(batches.loss, model, batch)
             if directions == 1:
                 gradient = probe.measure(loss, sample, context).gradient
             else:
-                gradient = probe.measure_along(loss, [sample], context)[0].gradient
+                measured = probe.measure_along(loss, [sample], context)[0]
+                gradient = measured.gradient - excess[message.stream, message.number]
         checks.append(Check(message.stream, message.number, message.round, index, code, gradient))
         tell(len(checks), len(chosen))
     return checks

@@ -67,9 +67,12 @@ class Classification(TextTask):
 
     def loss(self, outputs: Any, labels: Tensor, *, even: bool = True, **_: Any) -> Tensor:
         """Mean cross-entropy among the label words, at the temperature; fits ``Trainer(compute_loss_func=…)``."""
-        logits = self.select(outputs) / self.task.temperature_at(self.done)
-        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-        self.row_losses.note(losses, labels if even else None)
+        logits = self.select(outputs)
+        losses, before = (
+            nn.functional.cross_entropy(logits / self.task.temperature_at(done), labels, reduction="none")
+            for done in (self.done, self.done_before)
+        )
+        self.row_losses.note(losses, labels if even else None, before)
         return losses.mean()
 
     def evaluate(

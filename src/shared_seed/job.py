@@ -47,7 +47,7 @@ class Job:
     def follow(self, session: Session | None) -> None:
         """Tell the task how far the run is, before its loss."""
         if session is not None:
-            self.task.done = session.done
+            self.task.follow(session.round, session.manifest.rounds)
 
     def assigned_loss(self, assigned: AssignedBatches, session: Session) -> Tensor:
         """The loss on what is assigned to the session's next byte, whatever the loop's loader has fetched.

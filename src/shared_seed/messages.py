@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import secrets
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -162,3 +162,9 @@ def as_float32(value: float) -> float:
     except OverflowError:
         return math.nan
     return nearest if math.isfinite(nearest) else math.nan
+
+
+def written_before(messages: Iterable[Message], stream: Stream, number: int) -> list[Message]:
+    """A peer's messages, in all its streams, before its one of this number in this stream, in order."""
+    own = [m for m in messages if m.stream.peer == stream.peer and (m.stream, m.number) < (stream, number)]
+    return sorted(own, key=lambda m: (m.stream, m.number))

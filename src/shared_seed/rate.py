@@ -7,18 +7,19 @@ what is chosen, the *promise*, and the rate follows from the projected gradients
 
 Why nats, and not a distance, are the same for all models: descent along random directions goes best at the rate
 ``|G|**2 / (E[g**2] * tr H)``, with G the gradient and H the Hessian of the expected loss (the quadratic model of
-Spall 1992, section III; Malladi et al. 2023, lemma 3). A cross-entropy's Hessian is near its Fisher information
-(Martens 2020, "New insights and perspectives on the natural gradient method", section 9), whose trace is the mean
-squared norm of one example's gradient. So the best ``rate * E[g**2]`` is near ``|G|**2 / E[|G_example|**2]``: the
-share of the signal in one example's gradient, a number without a unit that knows nothing of parameters, batch size
-or adapters. It is measured in ``docs/convergence.md``.
+Spall 1992, section III; Malladi et al. 2023, lemma 3). So the best promise is ``|G|**2 / tr H``, or, with the
+square of one row's gradient between the two::
 
-That share is large where all examples ask for the same, as of a model that does not know yet what is wanted of
-it, and falls as there is less to learn. So the promise begins at a usual share, :data:`PROMISE`, or more where the
-loss is above 1, and follows what steps deliver of what they promise (:mod:`shared_seed.delivery`), or, where the
-losses of single rows are known, what rows have in common (:mod:`shared_seed.signal`), which shows at once. The
-second bound keeps a step near where its probe has looked: no further, or, where rows ask for more than usual, as
-many times as far, eight at most.
+    promise = share / stiffness      share = |G|**2 / E[|G_row|**2]      stiffness = tr H / E[|G_row|**2]
+
+Both are numbers that know nothing of parameters, batch size or adapters. A cross-entropy's Hessian is near its
+Fisher information (Martens 2020, "New insights and perspectives on the natural gradient method", section 9), whose
+trace is the mean square of one row's gradient, so the stiffness is some small number, and the curvature that
+probes at one side see anyway says which (:mod:`shared_seed.curvature`). The share is large where all examples ask
+for the same, as of a model that does not know yet what is wanted of it, and falls as there is less to learn; what
+rows of a batch have in common and what losses fall by say which it is (:mod:`shared_seed.belief`). The second
+bound keeps a step near where its probe has looked: no further, or, where rows ask for more than usual, as many
+times as far, eight at most.
 
 Every peer takes its own projected gradients and losses, and messages carry the rate, so nobody has to agree on
 anything.
@@ -31,17 +32,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from shared_seed import codec
-from shared_seed.delivery import Delivery
-from shared_seed.messages import Message, Stream
+from shared_seed.belief import ROWS, SHARES, Belief, prior
+from shared_seed.curvature import Curvature
+from shared_seed.messages import Message
 from shared_seed.rows import Shared
-from shared_seed.signal import Signal
 
 PROMISE = 0.01
-"""Nats that a probe's step is to lower its loss by, to first order, where that is the signal's share; chosen in
-``docs/convergence.md``.
+"""Nats that a probe's step is to lower its loss by at first, to first order; chosen in ``docs/convergence.md``."""
+
+SHARE = 0.02
+"""Of the signal, that is expected at first: twice what such a step is right for where a Hessian's trace is a row's
+square, since it turns out to be larger.
 """
 
-LEAST, MOST = 1 / 8, 32.0
+LEAST, MOST = 1 / 32, 32.0
 """Times the promise that is given that is promised at least, so that something can be learnt of what it delivers,
 and at most.
 """
@@ -49,15 +53,8 @@ and at most.
 FAR = 4.0
 """Times the promise that a run begins with at most, where its first loss is large."""
 
-BY_LOSSES = 0.5, 1.0, 2**0.25
-"""Standard deviations by which losses must say that more, or less, should be promised; and how many times the last
-step's promise is promised at most, and how small a part of it at least.
-"""
-
-BY_ROWS = 2.0, 0.5, 2.0
-"""The same where rows say what they have in common: more soon, but only if it is sure, since a step that promises
-twice the share gains nothing, and one of half of it most of what can be gained.
-"""
+PACE = 2.0
+"""Times the last step's promise that a step promises at most."""
 
 WINDOW = 32
 """Projected gradients whose mean square is taken: the newest ones."""
@@ -70,8 +67,13 @@ CAUTION = 8
 may be small by chance, and a step by them would be far too long.
 """
 
+USUAL = 8
+"""Messages whose curvature counts as much as what is usual."""
 
-LEARNT = 10
+STIFFEST = 32.0
+"""The most that the stiffness is taken to be; the least is a half."""
+
+LEARNT = 5 + 2 * len(SHARES)
 """Numbers of :attr:`Rate.state`."""
 
 
@@ -82,19 +84,30 @@ class Rate:
         promise: nats, positive: of a step where the share of the signal is the usual one.
         epsilon: how far a probe looks.
         scale_exponent: of the codes.
-        follow: what steps deliver; otherwise the promise stays as it is.
+        curvature: of the same gradients, followed by whoever has them; without it, that is what is usual.
+        follow: what can be learnt; otherwise the promise stays as it is.
     """
 
-    def __init__(self, promise: float, epsilon: float, scale_exponent: int, *, follow: bool = True) -> None:
+    def __init__(
+        self,
+        promise: float,
+        epsilon: float,
+        scale_exponent: int,
+        curvature: Curvature | None = None,
+        *,
+        follow: bool = True,
+    ) -> None:
         self._promise = promise
         self._epsilon = epsilon
         self._scale_exponent = scale_exponent
+        self._curvature = curvature or Curvature(scale_exponent, 1)
         self._follow = follow
         self._squares: deque[float] = deque(maxlen=WINDOW)
         # Where more is asked for than usual, as of a loss in another unit, that is taken for the unit.
         self._unit = max(1.0, promise / PROMISE)
         self._gone = 0.0
-        self._begin(promise)
+        self._rows_told = False
+        self._begin(promise, SHARE)
         self._fresh = True
 
     def note(self, codes: Iterable[int]) -> None:
@@ -123,31 +136,34 @@ class Rate:
         if self._fresh:
             if not math.isfinite(loss):
                 return
-            self._begin(self._promise * min(max(1.0, loss), FAR))
-        self._delivery.note(loss, self._gone)
-        if found is not None:
-            self._signal.note(found, min(1.0, self._gone / loss) if loss > 0 else 0.0)
+            further = min(max(1.0, loss), FAR)
+            self._begin(self._promise * further, SHARE * further)
+        unit, stiffness, gone = self._unit, self.stiffness, self._gone
         self._gone = 0.0
-        rise, fall, pace = BY_LOSSES
-        least, most = (self._delivery.share(self._now / self._unit, doubts) for doubts in (-rise, fall))
-        if self._signal.is_known:
-            # What rows have in common can be had; losses still say if it is not.
-            rise, fall, pace = BY_ROWS
-            least, most = self._signal.at(-rise), min(most, self._signal.at(fall))
-        wanted = min(max(self._now, self._asked(least)), self._asked(most))
-        self._promise_now(min(max(wanted, self._now / pace), self._now * pace))
+        if found is not None:
+            self._rows_told = True
+            self._belief.shift(found.shift / unit)
+        self._belief.saw_loss(loss / unit, gone / unit, self._now / unit, stiffness * self._now / unit / 2)
+        self._belief.learnt(stiffness * gone / unit)
+        if found is not None:
+            self._belief.saw_rows(found)
+        self._promise_now(min(self._belief.share / stiffness * unit, self._now * PACE))
 
-    def _asked(self, share: float) -> float:
-        """What a share asks to promise."""
-        return self._promise * share / PROMISE
+    @property
+    def stiffness(self) -> float:
+        """Trace of the Hessian over the mean square of one row's gradient, as far as it is known."""
+        usual, seen = max(1.0, PROMISE / self._promise), self._curvature
+        if not seen.square:
+            return usual
+        found = seen.trace(self._epsilon) / (ROWS * seen.square) * self._unit
+        weight = min(seen.count, WINDOW)
+        return (USUAL * usual + weight * min(max(found, 0.5), STIFFEST)) / (USUAL + weight)
 
-    def _begin(self, promise: float) -> None:
-        """Promise so much, and take that to be right until losses say otherwise."""
+    def _begin(self, promise: float, share: float) -> None:
+        """Promise so much at first, and expect this share."""
         self._fresh = False
         self._promise_now(promise)
-        share = PROMISE * self._now / self._promise
-        self._delivery = Delivery.expecting(share, self._now / self._unit)
-        self._signal = Signal(share)
+        self._belief = Belief(prior(min(max(share, float(SHARES[0])), float(SHARES[-1]))))
 
     def _promise_now(self, promise: float) -> None:
         self._now = min(max(promise, self._promise * LEAST), self._promise * MOST)
@@ -159,42 +175,36 @@ class Rate:
     @property
     def state(self) -> tuple[float, ...]:
         """What is known beside the messages, for :meth:`restore`; nothing before the first loss."""
-        known, signal = self._delivery, self._signal
-        if math.isnan(known.level):
-            return ()
-        delivered = known.level, known.part, known.scatter, *known.variances
-        return self._now, self._gone, *delivered, signal.share, signal.variance
+        known = self._belief
+        return () if math.isnan(known.levels[0]) else (self._now, self._gone, float(self._rows_told), *known.state)
 
     def restore(self, state: Sequence[float]) -> None:
         """Go on from a state, before :meth:`resume`; from none, begin anew."""
         if state:
-            now, self._gone, level, part, scatter, *variances, share, variance = state
-            self._begin(now)
-            self._delivery = Delivery(part, level, (variances[0], variances[1], variances[2]), scatter)
-            self._signal = Signal(share, variance)
+            now, self._gone, told, *known = state
+            self._begin(now, SHARE)
+            self._rows_told, self._belief = bool(told), Belief.of(known)
 
     def resume(
-        self, messages: Iterable[Message], stream: Stream, number: int, schedule: Callable[[int], float]
+        self, messages: Iterable[Message], own: Sequence[Message], schedule: Callable[[int], float]
     ) -> None:
-        """Follow what a peer has published in its streams up to a message of this number in this one.
+        """Follow what a peer has published.
 
         What it has learnt is not in messages; unless that is restored, it begins with what the newest ones,
         everybody's, have promised.
 
         Args:
             messages: everybody's, in any order.
-            stream: the peer's newest one.
-            number: of its next message in there.
+            own: the peer's, in order.
             schedule: the part of :meth:`value` that steps of a round go by.
         """
-        messages = list(messages)
         newest = sorted(messages, key=lambda m: (m.round, m.stream))[-WINDOW:]
         full = math.fsum(len(message.codes) * schedule(message.round) for message in newest)
         if self._follow and self._fresh and full > 0:
-            self._begin(math.fsum(map(self._promised_by, newest)) / full)
-        own = [m for m in messages if m.stream.peer == stream.peer and (m.stream, m.number) < (stream, number)]
+            promised = math.fsum(map(self._promised_by, newest)) / full
+            self._begin(promised, promised * self.stiffness / self._unit)
         self._squares.clear()
-        for message in sorted(own, key=lambda m: (m.stream, m.number))[-WINDOW:]:
+        for message in own[-WINDOW:]:
             self.note(message.codes)
 
     @property
@@ -210,7 +220,7 @@ class Rate:
 
     def value(self) -> float:
         """Of the next step of one probe; 0 as long as no gradient was other than 0."""
-        further = self._now / self._promise if self._signal.is_known else 1.0
+        further = self._now / self._promise if self._rows_told else 1.0
         return self._of(self._now, min(max(1.0, further), REACH))
 
     def _of(self, promise: float, reach: float) -> float:

@@ -203,8 +203,7 @@ class Recipe(_Section):
         """What a step promises at first, None where the learning rate is given.
 
         It is the same step at any temperature T: along it T times the loss at T, which begins like the loss at 1
-        and bends less, falls by the nats that are promised. As the temperature falls, the promise rises
-        (``Settings.cooling``).
+        and bends less, falls by the nats that are promised.
         """
         if self.training.learning_rate != "auto":
             return None

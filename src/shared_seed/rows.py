@@ -7,9 +7,10 @@ by (:mod:`shared_seed.rate`), and pairs of rows estimate it without bias (a U-st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,13 +30,15 @@ class Shared:
         signal: mean square of the gradient that rows have in common, without bias; may be negative.
         square: mean square of a row's gradient.
         rows: of the batch.
-        directions: that both are means of.
+        directions: that both are means of, less those that went into what was taken off.
+        shift: nats that the loss is higher by than that of the step before would be, where it is another.
     """
 
     signal: float
     square: float
     rows: int
     directions: int
+    shift: float = 0.0
 
 
 def shared(gradients: Numbers, labels: Sequence[int] | None = None) -> Shared:
@@ -60,15 +63,30 @@ def shared(gradients: Numbers, labels: Sequence[int] | None = None) -> Shared:
     return Shared(float(signal.mean()), float((gradients**2).mean()), count, directions)
 
 
+def without_curvature(gradients: Numbers) -> Numbers:
+    """What of projected gradients from one side is gradient.
+
+    Curvature adds nearly the same along all directions to a row's, and rows have it in common. Without their mean
+    over the directions, and larger by what that has taken from their squares, all products are without bias.
+
+    Args:
+        gradients: [directions, rows], two directions or more.
+    """
+    count = len(gradients)
+    above: Numbers = gradients - gradients.mean(0)
+    above *= math.sqrt(count / (count - 1))
+    return above
+
+
 def together(found: Sequence[Shared]) -> Shared | None:
     """Of several batches, each along directions of its own; None without any."""
     if not found:
         return None
     weights = [one.directions for one in found]
-    signal, square, rows = np.average(
-        [(one.signal, one.square, one.rows) for one in found], axis=0, weights=weights
+    signal, square, rows, shift = np.average(
+        [(one.signal, one.square, one.rows, one.shift) for one in found], axis=0, weights=weights
     )
-    return Shared(float(signal), float(square), round(rows), sum(weights))
+    return Shared(float(signal), float(square), round(rows), sum(weights), float(shift))
 
 
 class RowLosses:
@@ -80,13 +98,15 @@ class RowLosses:
         self._told: list[Tensor] | None = None
         self._heard: list[Tensor] = []
         self._labels: Tensor | None = None
+        self._shifts: list[Tensor] = []
 
-    def note(self, losses: Tensor, labels: Tensor | None = None) -> None:
+    def note(self, losses: Tensor, labels: Tensor | None = None, before: Tensor | None = None) -> None:
         """Of one evaluation; forgotten where nobody listens.
 
         Args:
             losses: [rows].
             labels: int64 [rows], where every batch has its share of each label; None where rows are drawn alike.
+            before: [rows], what the loss of the step before would be, where that is another loss.
 
         Raises:
             RecipeError: the shapes are others.
@@ -100,11 +120,13 @@ class RowLosses:
         if self._told is not None:
             self._told.append(losses.detach())
             self._labels = labels
+            if before is not None:
+                self._shifts.append((losses - before).mean().detach())
 
     @contextmanager
     def heard(self) -> Iterator[None]:
         """Listen to what follows, for :meth:`shared`."""
-        self._told, self._heard, self._labels = [], [], None
+        self._told, self._heard, self._labels, self._shifts = [], [], None, []
         try:
             yield
             self._heard = self._told
@@ -129,6 +151,9 @@ class RowLosses:
         losses = torch.stack(heard).cpu().double().numpy()
         if not np.isfinite(losses).all():
             return None
-        first, others = losses[:1], losses[1:]
-        gradients = (first - others) / (2 * epsilon) if directions == 1 else (others - first) / epsilon
-        return shared(gradients, None if labels is None else labels.tolist())
+        gradients = (losses[:1] - losses[1:]) / (2 * epsilon)
+        if directions > 1:
+            gradients = without_curvature(-2 * gradients)
+        found = shared(gradients, None if labels is None else labels.tolist())
+        shift = float(self._shifts[0]) if self._shifts else 0.0
+        return replace(found, directions=max(1, directions - 1), shift=shift)

@@ -50,7 +50,6 @@ def settings_for(recipe: Recipe, folder: Path, **changes: Any) -> Settings:
         epsilon=training.epsilon,
         scale_exponent=training.scale_exponent,
         promise=recipe.promise,
-        cooling=recipe.task.cooling,
         directions=training.directions,
         schedule=training.schedule,
         lockstep=swarm.lockstep,

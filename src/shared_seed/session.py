@@ -11,12 +11,13 @@ from torch import nn
 
 from shared_seed import authors, clock, codec, decay, folder, history, terms
 from shared_seed.archive import Archive
+from shared_seed.curvature import Curvature
 from shared_seed.entry import Entry
 from shared_seed.errors import RecipeError, UnreachableError
 from shared_seed.follower import Follower
 from shared_seed.log import Contents
 from shared_seed.manifest import Manifest
-from shared_seed.messages import Message, Stream, as_float32, directions_of
+from shared_seed.messages import Message, Stream, as_float32, directions_of, written_before
 from shared_seed.news import News
 from shared_seed.noise import Sample
 from shared_seed.outcome import Outcome, Step
@@ -58,11 +59,14 @@ class Session:
         self.probe = Probe(model, self.perturbation)
         self._follower = Follower(replica)
         self._pending = Pending()
+        self._curvature = Curvature(manifest.scale_exponent, settings.directions)
         self._rate: Rate | None = None
         if settings.promise is not None:
             # Other rules do not step as far as messages say, so that nothing follows from what they deliver.
             follow = manifest.aggregation.kind == "sum"
-            self._rate = Rate(settings.promise, manifest.epsilon, manifest.scale_exponent, follow=follow)
+            self._rate = Rate(
+                settings.promise, manifest.epsilon, manifest.scale_exponent, self._curvature, follow=follow
+            )
         self.row_losses = row_losses
         self._base = 1.0
         self._decays: Mapping[str, float] = {}
@@ -120,11 +124,6 @@ class Session:
         return not self.settings.private and self.round >= self.manifest.rounds
 
     @property
-    def done(self) -> float:
-        """The part of the run's rounds that are behind this peer."""
-        return self._done(self.round)
-
-    @property
     def stream(self) -> Stream:
         """What the next message is published in; settled when the session has begun."""
         return self._author.stream
@@ -179,9 +178,11 @@ class Session:
         self.round = max(self.round, swarm_round)
         self._apply()
         self._claim_stream(behind)
+        messages = swarm.ask(lambda p, now: list(p.archive))
+        own = written_before(messages, self.stream, self._number)
+        self._curvature.follow(message.codes for message in own)
         if self._rate is not None:
-            archive = swarm.ask(lambda p, now: list(p.archive))
-            self._rate.resume(archive, self.stream, self._number, self._part)
+            self._rate.resume(messages, own, self._schedule)
         swarm.enter(State.TRAINING, self.round)
         if not self.settings.alone:
             self._pace.begin(clock.now())
@@ -210,7 +211,7 @@ class Session:
         if self._rate is not None:
             self._pending.note_rows(self.row_losses.shared(self.manifest.epsilon, len(samples)))
         for sample, measured in zip(samples, found, strict=True):
-            gradient = measured.gradient
+            gradient = measured.gradient - self._curvature.excess
             if self._decays:
                 shrinking = decay.projected(self.replica.weights, self._decays, sample)
                 self.loudness.note(measured.gradient, shrinking)
@@ -235,6 +236,7 @@ class Session:
         swarm, pending = self._swarm(), self._pending
         if not pending.codes:
             raise RecipeError("step() without a probe before it; call measure() first")
+        self._curvature.note(pending.codes)
         if self._rate is None:
             learning_rate *= self._schedule(self.round)
         else:
@@ -449,14 +451,7 @@ class Session:
 
     def _schedule(self, number: int) -> float:
         """The part of a learning rate that steps of a round go by."""
-        return 1 - self._done(number) if self.settings.schedule == "linear" else 1.0
-
-    def _part(self, number: int) -> float:
-        """The part of a found learning rate, in nats of a loss that grow as its temperature falls."""
-        return self._schedule(number) * float(self.settings.cooling ** self._done(number))
-
-    def _done(self, number: int) -> float:
-        return number / self.manifest.rounds
+        return 1 - number / self.manifest.rounds if self.settings.schedule == "linear" else 1.0
 
     def _chosen(self, learning_rate: float, rate: Rate) -> float:
         """What the step's probes together go by, where their own gradients say it."""
@@ -464,7 +459,7 @@ class Session:
         rate.learn(self._pending.loss, self._pending.rows)
         # OneCycleLR begins at a 25th of what it rises to; the found rate is the largest.
         schedule = min(1.0, learning_rate / self._base) if self._base else 0.0
-        schedule *= self._part(self.round)
+        schedule *= self._schedule(self.round)
         return self.probes * min(schedule * rate.value(), self.manifest.limits.learning_rate)
 
     def _is_slow(self, protocol: Protocol, now: float) -> bool:

@@ -52,8 +52,6 @@ class Settings:
             learning rate.
         directions: that are probed on each batch; with one, at both sides of the weights, with more, each at one
             side and all against the loss at the weights: one evaluation for each, and one in common.
-        cooling: how many times lower than at first the temperature of the loss is at the end of the run, where the
-            task lets it fall; what is promised rises as much meanwhile, and steps stay as long.
         schedule: "linear" lets learning rates fall to 0 over the run's rounds, wherever this peer begins or
             goes on, on top of the Trainer's scheduler.
         seed: * with the model, names the run and so its noise.
@@ -87,7 +85,6 @@ class Settings:
     streams_per_key: int = STREAMS_PER_KEY
     bytes_per_second: int = BYTES_PER_SECOND
     promise: float | None = PROMISE
-    cooling: float = 1.0
     directions: int = 4
     schedule: Literal["constant", "linear"] = "constant"
     seed: int = 0
@@ -126,7 +123,7 @@ class Settings:
             raise RecipeError(f"factor is {self.factor!r}; expected a finite number, or aggregation 'sum'")
         if not 0 <= self.trim < 0.5:
             raise RecipeError(f"trim is {self.trim!r}; expected at least 0 and less than a half at each end")
-        for name in ("start_with", "most_learning_rate", "patience", "factor", "cooling"):
+        for name in ("start_with", "most_learning_rate", "patience", "factor"):
             if not getattr(self, name) > 0:
                 raise RecipeError(f"{name} is {getattr(self, name)!r}; expected a positive number")
         if self.promise is not None and not 0 < self.promise < math.inf:

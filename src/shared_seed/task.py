@@ -70,11 +70,6 @@ class _Task(BaseModel):
         """The columns that rows must have, as paths."""
         return list(self.where)
 
-    @property
-    def cooling(self) -> float:
-        """How many times lower than at first the temperature of the loss is in the end; 1 where it has none."""
-        return 1.0
-
     def _check_cut(self, template: str) -> None:
         if self.cut is not None and self.cut not in templates.fields(template):
             raise ValueError(f"cut names {self.cut!r}, which the prompt does not show")
@@ -138,11 +133,6 @@ class ClassificationTask(_Prompted):
     def columns(self) -> list[str]:
         """The columns that rows must have, as paths."""
         return [self.label, *super().columns]
-
-    @property
-    def cooling(self) -> float:
-        """How many times lower than at first the temperature of the loss is in the end, which is at 1."""
-        return self.temperature
 
     def temperature_at(self, done: float) -> float:
         """The temperature of the training loss when so much of the run is done, a part of 1: it falls evenly in
