@@ -4,6 +4,7 @@
     python benchmarks/shares.py --even --size 16     # what even labels do to a batch's gradient
     python benchmarks/shares.py --temperatures       # how unevenly rows count
     python benchmarks/shares.py --gains 600          # what a gradient gains, by temperature and layers
+    python benchmarks/shares.py --course 0 35 70     # the share beside what is believed of it, on the way
 
 Gradients by backpropagation, of some hundred rows in batches, where training has come to. For each group of
 parameters are printed the square of the expected gradient ``S``, the mean square of one row's gradient ``N``, both
@@ -16,7 +17,7 @@ import argparse
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from statistics import fmean, stdev
 
@@ -25,7 +26,8 @@ from torch import Tensor
 
 from convergence import margins
 from convergence.bench import MODELS, Bench
-from convergence.methods import METHODS
+from convergence.methods import METHODS, SharedSeed
+from convergence.plans import HEAD, LANGUAGE
 from convergence.spec import Spec
 
 
@@ -129,6 +131,23 @@ def outputs(bench: Bench, rows: int = 32) -> tuple[Tensor, Tensor]:
     return torch.cat([bench.logits(inputs) for inputs, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
+def follow(spec: Spec, stops: Sequence[int], rows: int) -> Iterator[tuple[int, Share, float]]:
+    """Train, and measure the share of all that is trained where a run has come to.
+
+    Yields:
+        Steps, the share by backpropagation, row by row, at that step's temperature, and what the run believes.
+    """
+    bench = MODELS[spec.model](spec)
+    method = SharedSeed(bench, spec)
+    trained = {tensor.name for tensor in method.weights}
+    for number in range(max(stops) + 1):
+        if number in stops:
+            found = measure(bench, rows, 1)
+            bench.model.zero_grad()
+            yield number, _sum(figures for name, figures in found.items() if name in trained), method.believed
+        method.step(number)
+
+
 def _error(values: Sequence[float]) -> float:
     return stdev(values) / sqrt(len(values))
 
@@ -159,8 +178,23 @@ def main() -> None:
     words.add_argument("--temperatures", action="store_true", help="print how evenly rows count at each")
     words.add_argument("--gains", type=int, default=0, metavar="ROWS", help="print what a gradient gains at best")
     words.add_argument("--passes", type=int, default=0, help="forward passes of training before")
+    words.add_argument(
+        "--course",
+        type=int,
+        nargs="+",
+        metavar="STEPS",
+        help="print the share after so many steps",
+    )
+    words.add_argument("--rows", type=int, default=480, help="for --course")
+    words.add_argument("--seed", type=int, default=0, help="for --course")
     chosen = words.parse_args()
     torch.set_num_threads(1)
+    if chosen.course:
+        base = {"smollm2": LANGUAGE, "minilm": HEAD}[chosen.model]
+        course = replace(base, corpus=chosen.corpus, passes=1400, precision="bf16", seed=chosen.seed)
+        for number, share, believed in follow(course, chosen.course, chosen.rows):
+            print(f"after {number:3} steps: share {share.share:.4f}, believed {believed:.4f}", flush=True)
+        return
     spec = Spec(model=chosen.model, corpus=chosen.corpus, lora=chosen.lora, passes=chosen.passes, most_tokens=32)
     bench = MODELS[spec.model](spec)
     method = METHODS["ours"](bench, spec)

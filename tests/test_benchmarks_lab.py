@@ -129,6 +129,12 @@ def test_shares(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "argv", ["shares", *short, "--gains", "6"])
     with pytest.raises(SystemExit):
         shares.main()
+    monkeypatch.setattr(sys, "argv", ["shares", *short[:4], "--course", "0", "2", "--rows", "6"])
+    shares.main()
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in told] == ["after   0 steps", "after   2 steps"]
+    assert told[0].endswith("believed 0.0200"), "what is expected at first"
+    assert all(-1 < float(line.split("share ")[1].split(",")[0]) <= 1 for line in told)
     # Two labels, chances of 1/2 and 1/4 of the wrong one: weights in proportion to 2 and 1.
     logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
     assert shares.evenness(logits, torch.tensor([0, 0]), 1) == pytest.approx(0.9)

@@ -55,8 +55,8 @@ class SharedSeed(Method):
         names = [name for name, p in bench.model.named_parameters() if p.requires_grad]
         rates = {name: 1.0 for name in names if any(fnmatchcase(name, part) for part in spec.only.split("|"))}
         choice = Choice(dense=("*",) if spec.dense else (), rates=rates)
-        self._weights = Weights.of(bench.model, spec.epsilon, choice)
-        self._probe = Probe(bench.model, Perturbation(self._weights, spec.epsilon))
+        self.weights = Weights.of(bench.model, spec.epsilon, choice)
+        self._probe = Probe(bench.model, Perturbation(self.weights, spec.epsilon))
         self._batches = [
             bench.batches(spec.batch, 1000 * spec.seed + peer, slice(peer, None, spec.peers), even=spec.even)
             for peer in range(spec.peers)
@@ -73,10 +73,15 @@ class SharedSeed(Method):
         self._late.append(others)
         now = [own, *(self._late.popleft() if len(self._late) > self.spec.behind else [])]
         steps = [step for taken, _ in now for step in taken]
-        update.apply(self._weights, [s for s, _ in steps], np.array([step for _, step in steps], np.float64))
+        update.apply(self.weights, [s for s, _ in steps], np.array([step for _, step in steps], np.float64))
         for found in self._found:
             found.went([message for _, message in now])
         self.sent += self.spec.directions
+
+    @property
+    def believed(self) -> float:
+        """The share that the first peer believes in."""
+        return self._found[0].share
 
     def _take(self, peer: int, number: int) -> Taken:
         """A peer's probe."""

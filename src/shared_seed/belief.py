@@ -37,7 +37,7 @@ SPREAD = 1.0
 ROWS = 16
 """Rows of a batch, for what losses say: nobody tells, and the share is asked for to a factor."""
 
-FALL, WANDER = 0.3, 0.3
+FALL, WANDER = 0.6, 0.3
 """What a nat that steps promise takes from the share's logarithm, since what can be learnt fastest is learnt first
 (measured in ``docs/experiments.md``), and the standard deviation of that.
 """

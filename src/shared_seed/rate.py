@@ -40,10 +40,13 @@ from shared_seed.rows import Shared
 PROMISE = 0.01
 """Nats that a probe's step is to lower its loss by at first, to first order; chosen in ``docs/convergence.md``."""
 
-SHARE = 0.02
-"""Of the signal, that is expected at first: twice what such a step is right for where a Hessian's trace is a row's
-square, since it turns out to be larger.
+BOLDNESS = 0.5
+"""Times the best promise that is promised: that gains three quarters of what a step can gain, and adds a quarter
+of the noise, which makes the loss stiffer in the long run.
 """
+
+SHARE = PROMISE / BOLDNESS
+"""Of the signal, that is expected at first."""
 
 LEAST, MOST = 1 / 32, 32.0
 """Times the promise that is given that is promised at least, so that something can be learnt of what it delivers,
@@ -147,7 +150,12 @@ class Rate:
         self._belief.learnt(stiffness * gone / unit)
         if found is not None:
             self._belief.saw_rows(found)
-        self._promise_now(min(self._belief.share / stiffness * unit, self._now * PACE))
+        self._promise_now(min(BOLDNESS * self.share / stiffness * unit, self._now * PACE))
+
+    @property
+    def share(self) -> float:
+        """Of the signal in one row's gradient, as it is believed to be."""
+        return self._belief.share
 
     @property
     def stiffness(self) -> float:
@@ -202,7 +210,7 @@ class Rate:
         full = math.fsum(len(message.codes) * schedule(message.round) for message in newest)
         if self._follow and self._fresh and full > 0:
             promised = math.fsum(map(self._promised_by, newest)) / full
-            self._begin(promised, promised * self.stiffness / self._unit)
+            self._begin(promised, promised * self.stiffness / self._unit / BOLDNESS)
         self._squares.clear()
         for message in own[-WINDOW:]:
             self.note(message.codes)
