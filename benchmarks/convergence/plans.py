@@ -7,17 +7,26 @@ from typing import Any
 
 from convergence.spec import Spec
 
-LANGUAGE = Spec(model="smollm2", corpus="rotten-tomatoes", passes=240, only="*layers*", temperature=4, cools=True)
+LANGUAGE = Spec(
+    model="smollm2",
+    corpus="rotten-tomatoes",
+    passes=240,
+    only="*layers*",
+    temperature=4,
+    cools=True,
+    schedule="constant",
+    precision="bf16",
+)
 """A language model that is asked for a word, as recipes train it: embeddings stay as they are."""
 
-WARM = replace(LANGUAGE, cools=False)
-"""The same at one temperature throughout, as recipes were before."""
+ADAPTER = replace(LANGUAGE, lora=True, epsilon=2.0**-6)
+"""The same with an adapter, whose probes look further."""
 
-UNTOLD = replace(WARM, rows=False)
-"""The same, where the losses of single rows are not known, as to a script that does not tell them."""
+UNTOLD = replace(LANGUAGE, rows=False)
+"""Where the losses of single rows are not known, as to a script that does not tell them."""
 
-CONSTANT = replace(WARM, follow=False)
-"""And at one promise, as they were before that."""
+CONSTANT = replace(LANGUAGE, cools=False, schedule="linear", precision="fp32", follow=False, centred=False)
+"""At one promise and temperature, by projected gradients as they are from one side, as recipes were before."""
 
 PLAIN = replace(CONSTANT, temperature=1)
 """And on the loss that is tested, as recipes were before that, and as others train."""
@@ -53,33 +62,40 @@ PLANS: dict[str, list[Spec]] = {
     ],
     # How unevenly rows count.
     "temperature": _seeded(CONSTANT, PLAIN, replace(CONSTANT, temperature=16)),
-    # A temperature that falls, in what is now chosen, and as long as ten minutes of a core with bf16.
+    # A temperature that falls, in what is now chosen.
     "cooling": _seeded(
         *(
-            replace(base, precision="bf16", passes=passes, points=points)
+            replace(base, passes=passes, points=points)
             for passes, points in ((1400, 8), (240, 4))
-            for base in (LANGUAGE, WARM)
+            for base in (LANGUAGE, replace(LANGUAGE, cools=False))
         )
+    ),
+    # As long as ten minutes of a core with bf16, and an hour; a schedule on top of what is found; three peers.
+    "long": _seeded(
+        replace(LANGUAGE, points=4),
+        replace(LANGUAGE, points=4, schedule="linear"),
+        replace(LANGUAGE, passes=1400, points=8),
+        replace(LANGUAGE, passes=1400, points=8, schedule="linear"),
+        replace(LANGUAGE, passes=467, points=4, peers=3),
+        replace(LANGUAGE, passes=8000, points=16, train_rows=1000),
     ),
     # A promise that follows what rows have in common, and what steps deliver, against a search of constant ones.
     "follow": _seeded(
-        WARM,
+        *(
+            replace(base, corpus=corpus, passes=160, most_tokens=32)
+            for corpus in ("sms", "news")
+            for base in (LANGUAGE, ADAPTER, UNTOLD)
+        ),
+        ADAPTER,
         UNTOLD,
         CONSTANT,
         *(
-            replace(base, corpus=corpus, promise=promise, passes=160, most_tokens=32, lora=lora)
+            replace(CONSTANT, corpus=corpus, promise=promise, passes=160, most_tokens=32, lora=lora)
             for lora in (False, True)
             for corpus in ("sms", "news")
-            for base, promise in (
-                (WARM, 0.01),
-                (UNTOLD, 0.01),
-                (CONSTANT, 0.01),
-                (CONSTANT, 0.03),
-                (CONSTANT, 0.1),
-            )
+            for promise in (0.01, 0.03, 0.1)
         ),
-        *(replace(base, lora=True) for base in (WARM, UNTOLD, CONSTANT)),
-        *(replace(CONSTANT, promise=0.03, lora=lora) for lora in (False, True)),
+        *(replace(CONSTANT, promise=promise, lora=True) for promise in (0.01, 0.03)),
     ),
     # One by one, what is chosen: which parameters, what batches are made of, directions on the same rows, nats.
     "choices": _seeded(
@@ -96,6 +112,10 @@ PLANS: dict[str, list[Spec]] = {
     ),
     # An adapter: where its probes look, and B alone (LoRA-FA), which has no product of two perturbations.
     "adapter": _seeded(
+        ADAPTER,
+        *(replace(ADAPTER, epsilon=2.0**power) for power in (-8, -7, -5)),
+        *(replace(ADAPTER, epsilon=2.0**power, corpus="news", passes=160, most_tokens=32) for power in (-8, -6)),
+        replace(ADAPTER, corpus="news", passes=160, most_tokens=32, precision="fp32"),
         replace(CONSTANT, lora=True),
         replace(PLAIN, lora=True),
         replace(PLAIN, lora=True, epsilon=2.0**-6),
@@ -107,12 +127,11 @@ PLANS: dict[str, list[Spec]] = {
     ),
     # The found learning rate against a search, on three tasks, all parameters and an adapter.
     "tasks": [
-        replace(base, corpus=corpus, lora=lora, promise=promise, follow=follow, seed=seed, most_tokens=32)
+        replace(base, corpus=corpus, promise=promise, follow=follow, seed=seed, most_tokens=32)
         for seed in SEEDS
         for promise, follow in ((0.01, True), (0.01, False), (0.003, False), (0.03, False), (0.1, False))
-        for base in (LANGUAGE, HEAD)
+        for base in (LANGUAGE, ADAPTER, HEAD, replace(HEAD, lora=True))
         for corpus in TASKS
-        for lora in (False, True)
     ],
     # What a byte loses against the number that it rounds, and what a sign does.
     "byte": _seeded(PLAIN, *(replace(PLAIN, coefficient=kind) for kind in ("float", "sign"))),
@@ -129,7 +148,6 @@ PLANS: dict[str, list[Spec]] = {
     # More peers at as many forward passes of each; messages that come late.
     "peers": _seeded(
         replace(LANGUAGE, peers=8, passes=60),
-        replace(WARM, peers=8, passes=60),
         replace(CONSTANT, peers=8, passes=60),
         replace(PLAIN, peers=8, passes=60),
         replace(PLAIN, peers=8, passes=60, only="*", even=False),

@@ -185,7 +185,8 @@ def text(answers: Answers) -> str:
     lines.append(f"  steps: {answers.steps}  # rounds; every peer takes its step in each")
     lines.append("  # learning_rate: auto  # or a number, of each peer's step; peers' steps add up")
     lines.append("  # batch_size: 16  # examples a probe")
-    lines.append("  # epsilon: 0.00390625  # distance of a probe's two points; a power of two")
+    epsilon = 2.0**-8 if answers.method == "full" else 2.0**-6
+    lines.append(f"  # epsilon: {epsilon}  # distance of a probe's two points; a power of two")
     lines += ["swarm:", f"  peers: {answers.peers}  # begin when this many are ready", ""]
     return "\n".join(lines)
 
