@@ -25,7 +25,7 @@ REPORT_NAME = "report.html"
 PEER_NAME = "peer.json"
 """In a run folder: which stream this peer wrote last."""
 
-LARGEST_NOTE = 8192
+LARGEST_NOTE = 4096
 """Bytes of that file beyond which it is refused."""
 
 

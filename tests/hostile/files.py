@@ -216,7 +216,7 @@ def _notes() -> Iterator[tuple[str, str, bytes]]:
         "twice": world.note() * 2,
         "nested": b"[" * 20_000,
         "nested-in-a-field": b'{"peer":' + b"[" * 20_000,
-        "long": b" " * 2000 + world.note(),
+        "long": b" " * 5000 + world.note(),
         "surrogate": world.note().replace(valid["label"].encode(), b"\\ud800"),
     }.items():
         yield name, "no note of a stream", text
