@@ -225,6 +225,18 @@ def test_who_comes_late_promises_what_the_others_do(promised: float, schedule: C
     assert late.value() * late.size**2 == pytest.approx(promised, rel=0.2)
 
 
+def test_who_comes_late_and_sees_rows_promises_what_the_others_do_too() -> None:
+    others = [
+        Message(Stream(b"another peer"), n, n, as_float32(0.004 / 256), bytes([codec.encode(16.0)]))
+        for n in range(WINDOW)
+    ]
+    late = rate()
+    late.resume(others, [], constant)
+    late.note([codec.encode(16.0)])
+    late.learn(0.5, Shared(0.004 * late.stiffness / BOLDNESS, 1.0, 16, 4))
+    assert late.value() * late.size**2 == pytest.approx(0.004, rel=0.2)
+
+
 def test_who_does_not_follow_keeps_the_promise() -> None:
     steady = Rate(0.006, EPSILON, 0, follow=False)
     others = [Message(Stream(b"another peer"), n, n, 2.0**-12, bytes([codec.encode(16.0)])) for n in range(9)]

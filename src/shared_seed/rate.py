@@ -41,8 +41,9 @@ PROMISE = 0.01
 """Nats that a probe's step is to lower its loss by at first, to first order; chosen in ``docs/convergence.md``."""
 
 BOLDNESS = 0.5
-"""Times the best promise that is promised: that gains three quarters of what a step can gain, and adds a quarter
-of the noise, which makes the loss stiffer in the long run.
+"""Times the best promise that is promised where rows say what it is: that gains three quarters of what a step can
+gain, and adds a quarter of the noise, which makes the loss stiffer in the long run. Where losses alone say it,
+they say it late, and all of it is promised.
 """
 
 SHARE = PROMISE / BOLDNESS
@@ -141,6 +142,9 @@ class Rate:
                 return
             further = min(max(1.0, loss), FAR)
             self._begin(self._promise * further, SHARE * further)
+        elif found is not None and not self._rows_told and math.isnan(self._belief.levels[0]):
+            # What others promise, who comes late has taken for all of the best promise, and it is a part.
+            self._begin(self._now, self._now * self.stiffness / self._unit / BOLDNESS)
         unit, stiffness, gone = self._unit, self.stiffness, self._gone
         self._gone = 0.0
         if found is not None:
@@ -150,7 +154,8 @@ class Rate:
         self._belief.learnt(stiffness * gone / unit)
         if found is not None:
             self._belief.saw_rows(found)
-        self._promise_now(min(BOLDNESS * self.share / stiffness * unit, self._now * PACE))
+        boldness = BOLDNESS if self._rows_told else 1.0
+        self._promise_now(min(boldness * self.share / stiffness * unit, self._now * PACE))
 
     @property
     def share(self) -> float:
@@ -210,7 +215,7 @@ class Rate:
         full = math.fsum(len(message.codes) * schedule(message.round) for message in newest)
         if self._follow and self._fresh and full > 0:
             promised = math.fsum(map(self._promised_by, newest)) / full
-            self._begin(promised, promised * self.stiffness / self._unit / BOLDNESS)
+            self._begin(promised, promised * self.stiffness / self._unit)
         self._squares.clear()
         for message in own[-WINDOW:]:
             self.note(message.codes)
