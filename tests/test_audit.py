@@ -196,7 +196,10 @@ def test_every_byte_of_several_directions_on_a_batch_comes_again(
     batches = AssignedBatches(task, task.encode(rows), terms.training.batch_size, terms.training.seed)
     every = [(message, index) for message in contents.messages for index in range(6)]
     checks = recompute(contents, model, batches, every, False, 3)
-    assert [codec.encode(check.recomputed) for check in checks] == [check.code for check in checks]
+    rounding = 2.0**-22 / terms.training.epsilon  # of a loss below 1, which may be summed in another order
+    for check in checks:
+        near = (codec.encode(check.recomputed + side * rounding) for side in (-1, 0, 1))
+        assert check.code in near
     (report,) = audited(run, share=1).streams
     assert report.verdict is Verdict.AGREES
 
