@@ -141,11 +141,12 @@ def follow(spec: Spec, stops: Sequence[int], rows: int) -> Iterator[tuple[int, S
     method = SharedSeed(bench, spec)
     trained = {tensor.name for tensor in method.weights}
     for number in range(max(stops) + 1):
+        if number:
+            method.step(number - 1)
         if number in stops:
             found = measure(bench, rows, 1)
             bench.model.zero_grad()
             yield number, _sum(figures for name, figures in found.items() if name in trained), method.believed
-        method.step(number)
 
 
 def _error(values: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Iterable
 
 ABSTAIN = 0x7F
 """The code of a peer that has no finite gradient to give."""
@@ -51,6 +52,11 @@ def decode(code: int, scale_exponent: int = 0) -> float:
     (1.0, -8.0)
     """
     return math.ldexp(VALUES[code], scale_exponent)
+
+
+def said(codes: Iterable[int], scale_exponent: int = 0) -> list[float]:
+    """The projected gradients of codes, without those that abstain."""
+    return [decode(code, scale_exponent) for code in codes if not is_abstention(code)]
 
 
 def encode(gradient: float, scale_exponent: int = 0) -> int:

@@ -41,7 +41,7 @@ class Curvature:
 
     def note(self, codes: Iterable[int]) -> None:
         """Follow a message's codes, in the order in which they were published; abstentions say nothing."""
-        known = [codec.decode(c, self._scale_exponent) for c in codes if not codec.is_abstention(c)]
+        known = codec.said(codes, self._scale_exponent)
         if not self._one_sided or not known:
             return
         self.count += 1

@@ -119,9 +119,7 @@ class Rate:
 
         Codes, and not what was rounded to them: a peer that resumes has nothing else.
         """
-        for code in codes:
-            if not codec.is_abstention(code):
-                self._squares.append(codec.decode(code, self._scale_exponent) ** 2)
+        self._squares.extend(gradient**2 for gradient in codec.said(codes, self._scale_exponent))
 
     def went(self, messages: Iterable[Message]) -> None:
         """Note that the weights have gone by these messages, everybody's, since the last loss."""
@@ -182,8 +180,8 @@ class Rate:
         self._now = min(max(promise, self._promise * LEAST), self._promise * MOST)
 
     def _promised_by(self, message: Message) -> float:
-        squares = (codec.decode(c, self._scale_exponent) ** 2 for c in message.codes if not codec.is_abstention(c))
-        return message.learning_rate * math.fsum(squares)
+        said = codec.said(message.codes, self._scale_exponent)
+        return message.learning_rate * math.fsum(gradient**2 for gradient in said)
 
     @property
     def state(self) -> tuple[float, ...]:
@@ -195,8 +193,9 @@ class Rate:
         """Go on from a state, before :meth:`resume`; from none, begin anew."""
         if state:
             now, self._gone, told, *known = state
-            self._begin(now, SHARE)
-            self._rows_told, self._belief = bool(told), Belief.of(known)
+            self._fresh, self._rows_told = False, bool(told)
+            self._promise_now(now)
+            self._belief = Belief.of(known)
 
     def resume(
         self, messages: Iterable[Message], own: Sequence[Message], schedule: Callable[[int], float]

@@ -98,7 +98,7 @@ class RowLosses:
         self._told: list[Tensor] | None = None
         self._heard: list[Tensor] = []
         self._labels: Tensor | None = None
-        self._shifts: list[Tensor] = []
+        self._shift: Tensor | None = None
 
     def note(self, losses: Tensor, labels: Tensor | None = None, before: Tensor | None = None) -> None:
         """Of one evaluation; forgotten where nobody listens.
@@ -120,13 +120,13 @@ class RowLosses:
         if self._told is not None:
             self._told.append(losses.detach())
             self._labels = labels
-            if before is not None:
-                self._shifts.append((losses - before).mean().detach())
+            if before is not None and self._shift is None:
+                self._shift = (losses - before).mean().detach()
 
     @contextmanager
     def heard(self) -> Iterator[None]:
         """Listen to what follows, for :meth:`shared`."""
-        self._told, self._heard, self._labels, self._shifts = [], [], None, []
+        self._told, self._heard, self._labels, self._shift = [], [], None, None
         try:
             yield
             self._heard = self._told
@@ -151,9 +151,11 @@ class RowLosses:
         losses = torch.stack(heard).cpu().double().numpy()
         if not np.isfinite(losses).all():
             return None
-        gradients = (losses[:1] - losses[1:]) / (2 * epsilon)
-        if directions > 1:
-            gradients = without_curvature(-2 * gradients)
+        first, others = losses[:1], losses[1:]
+        if directions == 1:
+            gradients = (first - others) / (2 * epsilon)
+        else:
+            gradients = without_curvature((others - first) / epsilon)
         found = shared(gradients, None if labels is None else labels.tolist())
-        shift = float(self._shifts[0]) if self._shifts else 0.0
+        shift = 0.0 if self._shift is None else float(self._shift)
         return replace(found, directions=max(1, directions - 1), shift=shift)
