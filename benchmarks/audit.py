@@ -212,13 +212,13 @@ def figures(taken: Sequence[Taken], swarm: Swarm) -> Figures:
         "zeros": lambda i: 0,
     }
     power = {name: float((apart(published[name], "probe") > verdict.TOLERANCE).mean()) for name in ATTACKS}
-    pairs = [(codec.decode(t.code, exponent), t.gradients["public"]) for t in taken]
+    pairs = np.array([(codec.decode(t.code, exponent), t.gradients["public"]) for t in taken])
     times = {name: median(values) for name, values in swarm.seconds.items()}
     return Figures(
         scale,
         differences,
         power,
-        verdict.Sums.of(pairs).correlation,
+        verdict.correlation(pairs),
         times["probe"],
         times["probe"] + times["update"],
         times["public"],

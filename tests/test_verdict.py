@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models import stream
 from shared_seed import codec, verdict
-from shared_seed.verdict import Check, Sums, Verdict
+from shared_seed.verdict import Check, Verdict
 
 FINITE = [code for code in range(256) if not codec.is_abstention(code)]
 GRADIENTS = st.floats(-1e4, 1e4, allow_nan=False)
@@ -111,15 +111,38 @@ def test_honest_streams_are_hardly_ever_named_at_the_rate_that_is_allowed_for() 
     assert named <= 2
 
 
-def test_correlations_are_numpys_and_those_of_a_part_come_off_the_whole() -> None:
+def test_correlations_are_numpys() -> None:
     x, y = normal(50, 1), [a + b for a, b in zip(normal(50, 1), normal(50, 2), strict=True)]
-    pairs = list(zip(x, y, strict=True))
-    assert Sums.of(pairs).correlation == pytest.approx(np.corrcoef(x, y)[0, 1])
-    rest = Sums.of(pairs) - Sums.of(pairs[:20])
-    assert rest.count == 30
-    assert rest.correlation == pytest.approx(np.corrcoef(x[20:], y[20:])[0, 1])
-    assert Sums.of([(0.1, y) for y in x]).correlation == 0
-    assert math.isnan(Sums.of(pairs[:3]).correlation)
+    pairs = np.array([x, y]).T
+    assert verdict.correlation(pairs) == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert verdict.correlation(np.array([[0.1] * 50, x]).T) == 0
+    assert math.isnan(verdict.correlation(pairs[:3]))
+    assert math.isnan(verdict.z_score(pairs[:3], 0.0))
+    assert math.isnan(verdict.z_between(pairs, pairs[:3]))
+
+
+def test_a_signed_rank_score_by_hand() -> None:
+    # Products 2, -1, -3 and 0: ranks 3, 2, 4 and, without a sign, 1.
+    pairs = np.array([[2.0, 1], [1, -1], [-3, 1], [-1, 0]])
+    assert verdict.z_score(pairs, 0.0) == pytest.approx((3 - 2 - 4) / math.sqrt(30))
+    # Products 2, 2, 3 and 3 share two ranks each, 1.5 and 3.5.
+    pairs = np.array([[1.0, 2], [-1, -2], [3, 1], [-3, -1]])
+    assert verdict.z_score(pairs, 0.0) == pytest.approx(10 / math.sqrt(2 * 1.5**2 + 2 * 3.5**2))
+    # x y + (x**2 + y**2) / 4, in units of the medians 2 and 1: 1.5, 2.3125, -0.5 and 0.0625.
+    pairs = np.array([[2.0, 1], [3, 1], [2, -1], [-1, 0]])
+    assert verdict.z_score(pairs, -0.5) == pytest.approx((3 + 4 - 2 + 1) / math.sqrt(30))
+
+
+@pytest.mark.parametrize("count", [8, 20, 60])
+@pytest.mark.parametrize("r", [0.0, 0.5])
+def test_gradients_that_are_large_in_the_same_rows_are_not_taken_for_agreement(count: int, r: float) -> None:
+    draw, beyond = np.random.default_rng(count), 0
+    for _ in range(2000):
+        x, noise = draw.normal(size=(2, count)) * np.exp(1.5 * draw.normal(size=count))
+        z = verdict.z_score(np.array([x, r * x + math.sqrt(1 - r * r) * noise]).T, r)
+        beyond += abs(z) > 2.576
+    # One of 100 normal scores is further off; at r = 0, by Fisher's transformation, 31 to 54 of 100 are.
+    assert beyond <= 40
 
 
 def test_public_rows_name_flipped_signs_and_tell_agreement() -> None:
@@ -144,17 +167,21 @@ def test_public_rows_name_bytes_that_go_with_nothing_by_the_others_correlation(p
     assert [r.verdict for r in found] == [Verdict.AGREES, Verdict.DISAGREES, Verdict.AGREES]
 
 
-def test_the_messages_needed_fall_with_the_correlation_and_suffice() -> None:
+def test_the_messages_needed_fall_with_the_correlation() -> None:
     needed = [verdict.messages_needed(r, 0.0) for r in (0.1, 0.3, 0.6)]
     assert needed == sorted(needed, reverse=True)
     assert verdict.messages_needed(0.3, -0.3) < verdict.messages_needed(0.3, 0.0)
     assert verdict.messages_needed(-0.2, 0.0) is None
     assert verdict.messages_needed(math.nan, 0.0) is None
-    count, draw = verdict.messages_needed(0.5, 0.0), random.Random(5)
+
+
+@pytest.mark.parametrize(("honest", "other"), [(0.3, 0.0), (0.5, 0.0), (0.3, -0.3), (0.8, -0.8)])
+def test_the_messages_needed_suffice(honest: float, other: float) -> None:
+    count, draw = verdict.messages_needed(honest, other), np.random.default_rng(5)
     assert count is not None
     told = 0
     for _ in range(200):
-        x = [draw.gauss(0, 1) for _ in range(count)]
-        r = Sums.of((a, draw.gauss(0, 1)) for a in x).correlation
-        told += (math.atanh(0.5) - math.atanh(r)) * math.sqrt(count - 3) > 3.09
-    assert 0.88 < told / 200 < 1
+        x, noise = draw.normal(size=(2, count))
+        pairs = np.array([x, other * x + math.sqrt(1 - other * other) * noise]).T
+        told += verdict.z_score(pairs, honest) < -3.09
+    assert told / 200 > 0.88

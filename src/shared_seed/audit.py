@@ -37,8 +37,10 @@ from shared_seed.text_task import TextTask
 from shared_seed.text_tasks import build
 from shared_seed.verdict import Agreement, Check, Correlation
 
-LEAST = 8
-"""Messages of a stream that are audited at least, where there are so many: fewer prove little."""
+LEAST, LEAST_PUBLIC = 8, 24
+"""Messages of a stream that are audited at least, where there are so many: fewer prove little. On public rows it
+takes more: less than 14 can name no stream, and less than 24 none of 50 (:func:`shared_seed.verdict.z_score`).
+"""
 
 Tell = Callable[[int, int], None]
 
@@ -118,7 +120,7 @@ def audit(contents: Contents, options: Options, tell: Tell = lambda done, total:
     assigned = terms.training.batches == "assigned" and options.public is None
     batches = _batches(terms, build(terms.task, tokenizer, model), options, assigned)
     seed = secrets.randbits(63) if options.seed is None else options.seed
-    chosen = choose(messages, options.share, seed)
+    chosen = choose(messages, options.share, seed, LEAST if assigned else LEAST_PUBLIC)
     bf16 = resolve(terms, next(model.parameters()).device.type).bf16
     checks = recompute(contents, model, batches, chosen, bf16, terms.training.directions, tell)
     counts = Counter(m.stream for m in messages)
@@ -150,8 +152,8 @@ its latest messages knew fewer.
 """
 
 
-def choose(messages: Sequence[Message], share: float, seed: int) -> list[tuple[Message, int]]:
-    """A share of each stream's messages, at random, and at random one sample of each."""
+def choose(messages: Sequence[Message], share: float, seed: int, least: int = LEAST) -> list[tuple[Message, int]]:
+    """A share of each stream's messages, or so many at least, at random, and at random one sample of each."""
     draw = random.Random(seed)
     streams: dict[Stream, list[Message]] = {}
     for message in messages:
@@ -159,7 +161,7 @@ def choose(messages: Sequence[Message], share: float, seed: int) -> list[tuple[M
     chosen: list[tuple[Message, int]] = []
     for stream in sorted(streams):
         own = sorted(streams[stream], key=lambda m: m.number)
-        count = min(len(own), max(LEAST, math.ceil(share * len(own))))
+        count = min(len(own), max(least, math.ceil(share * len(own))))
         chosen += [(message, draw.randrange(len(message.codes))) for message in draw.sample(own, count)]
     return chosen
 

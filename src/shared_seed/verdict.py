@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared_seed import codec
 from shared_seed.messages import Stream
+
+Numbers = NDArray[np.float64]
 
 TOLERANCE = 0.4
 """How far from its byte an honest gradient may come out elsewhere, in root mean squares of all gradients."""
@@ -85,7 +90,7 @@ class Correlation:
         same_sign: share of audited bytes with the public gradient's sign.
         r: Pearson's correlation; NaN with less than four bytes.
         error: its standard error, ``sqrt((1 - r**2) / (n - 2))``.
-        against_zero: z-score against no correlation, by Fisher's transformation (Fisher 1921).
+        against_zero: z-score against no correlation (:func:`z_score`).
         against_others: z-score against the correlation of all other streams together; NaN without others.
         broken: messages that break the recipe's terms.
         verdict: what that means.
@@ -196,13 +201,12 @@ def correlate(
     limit = NormalDist().inv_cdf(1 - DOUBT / (2 * max(1, len(counts))))
     by_stream = _by_stream(checks)
     pairs = {stream: _pairs(by_stream.get(stream, []), scale_exponent) for stream in counts}
-    whole = Sums.of(pair for own in pairs.values() for pair in own)
     out = []
     for stream, messages in counts.items():
-        own = Sums.of(pairs[stream])
-        others = whole - own
-        r = own.correlation
-        zero, versus = z_score(r, own.count), z_between(r, own.count, others.correlation, others.count)
+        own = pairs[stream]
+        others = np.concatenate([np.empty((0, 2)), *(found for other, found in pairs.items() if other != stream)])
+        r = correlation(own)
+        zero, versus = z_score(own, 0.0), z_between(own, others)
         verdict = Verdict.UNCERTAIN
         if broken.get(stream, 0):
             verdict = Verdict.BREAKS_TERMS
@@ -214,11 +218,11 @@ def correlate(
             Correlation(
                 stream,
                 messages,
-                own.count,
-                len(by_stream.get(stream, [])) - own.count,
-                sum(x * y > 0 for x, y in pairs[stream]) / own.count if own.count else math.nan,
+                len(own),
+                len(by_stream.get(stream, [])) - len(own),
+                float((own[:, 0] * own[:, 1] > 0).mean()) if len(own) else math.nan,
                 r,
-                math.sqrt((1 - r * r) / (own.count - 2)) if own.count > 2 else math.nan,
+                math.sqrt((1 - r * r) / (len(own) - 2)) if len(own) > 2 else math.nan,
                 zero,
                 versus,
                 broken.get(stream, 0),
@@ -228,79 +232,83 @@ def correlate(
     return out
 
 
-Pair = tuple[float, float]
+def _pairs(checks: Sequence[Check], scale_exponent: int) -> Numbers:
+    """[bytes, 2]: what was published, and what was computed again."""
+    found = [(codec.decode(c.code, scale_exponent), c.recomputed) for c in checks if not c.abstains]
+    return np.array(found, np.float64).reshape(-1, 2)
 
 
-def _pairs(checks: Iterable[Check], scale_exponent: int) -> list[Pair]:
-    """What was published, and what was computed again."""
-    return [(codec.decode(c.code, scale_exponent), c.recomputed) for c in checks if not c.abstains]
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What a correlation needs of pairs ``x, y``; those of a part can be taken from those of the whole."""
-
-    count: int
-    x: float
-    y: float
-    xx: float
-    yy: float
-    xy: float
-
-    @classmethod
-    def of(cls, pairs: Iterable[Pair]) -> Sums:
-        """The sums over pairs."""
-        products = [(x, y, x * x, y * y, x * y) for x, y in pairs]
-        x, y, xx, yy, xy = map(math.fsum, zip(*products, strict=True)) if products else [0.0] * 5
-        return cls(len(products), x, y, xx, yy, xy)
-
-    def __sub__(self, part: Sums) -> Sums:
-        return Sums(*(a - b for a, b in zip(astuple(self), astuple(part), strict=True)))
-
-    @property
-    def correlation(self) -> float:
-        """Pearson's; 0 where ``x`` or ``y`` is constant, NaN where there are less than four pairs."""
-        if self.count < 4:
-            return math.nan
-        xx = self.xx - self.x**2 / self.count
-        yy = self.yy - self.y**2 / self.count
-        # What is left of equal numbers is rounding.
-        if xx <= 1e-12 * self.xx or yy <= 1e-12 * self.yy:
-            return 0.0
-        return max(-1.0, min(1.0, (self.xy - self.x * self.y / self.count) / math.sqrt(xx * yy)))
+def correlation(pairs: Numbers) -> float:
+    """Pearson's, of float64 [pairs, 2]; 0 where a column is constant, NaN where there are less than four pairs."""
+    if len(pairs) < 4:
+        return math.nan
+    above = pairs - pairs.mean(0)
+    squares = (above**2).mean(0)
+    # What is left of equal numbers is rounding.
+    if (squares <= 1e-12 * (pairs**2).mean(0)).any():
+        return 0.0
+    return max(-1.0, min(1.0, float(above.prod(1).mean() / np.sqrt(squares.prod()))))
 
 
 def overall(checks: Sequence[Check], scale_exponent: int) -> float:
     """The correlation of all streams together."""
-    return Sums.of(_pairs(checks, scale_exponent)).correlation
+    return correlation(_pairs(checks, scale_exponent))
 
 
-def z_score(r: float, count: int) -> float:
-    """Of a correlation against none; NaN where it is."""
-    return _fisher(r) * math.sqrt(count - 3) if count > 3 else math.nan
+def z_score(pairs: Numbers, r: float) -> float:
+    """Of pairs against a correlation ``r``: Wilcoxon's signed-rank statistic of ``x y - r / 2 (x**2 + y**2)``.
 
+    For normal ``x, y`` of that correlation, of mean 0 and equally long, that is ``(1 - r**2) / 2 (a**2 - b**2)``
+    with ``a, b`` independent and normal: as often above 0 as below, however far. It remains so where both columns
+    are large in the same rows, as gradients of a run are that begins steeply; such rows alone decide Pearson's
+    correlation, and Fisher's transformation of it. The score is at most ``sqrt(3 n) / 2`` or so: few pairs prove
+    nothing.
 
-def z_between(r: float, count: int, other: float, other_count: int) -> float:
-    """Of a correlation against an independent one."""
-    if min(count, other_count) < 4:
+    Args:
+        pairs: float64 [pairs, 2], as often positive as negative.
+        r: the correlation that is doubted.
+
+    Returns:
+        NaN where there are less than four pairs.
+    """
+    if len(pairs) < 4:
         return math.nan
-    return (_fisher(r) - _fisher(other)) / math.sqrt(1 / (count - 3) + 1 / (other_count - 3))
+    x, y = (pairs / _lengths(pairs)).T
+    terms = x * y - r / 2 * (x**2 + y**2)
+    _, place, ties = np.unique(np.abs(terms), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
+    return float(np.sign(terms) @ ranks / np.linalg.norm(ranks))
 
 
-def _fisher(r: float) -> float:
-    """Fisher's transformation, kept finite for perfect correlation."""
-    if math.isnan(r):
+def _lengths(pairs: Numbers) -> Numbers:
+    """How large numbers of either column are, by what a few large ones do not decide; 1 where all are 0."""
+    lengths: Numbers = np.median(np.abs(pairs), axis=0)
+    roots = np.sqrt((pairs**2).mean(0))
+    return np.where(lengths > 0, lengths, np.where(roots > 0, roots, 1.0))
+
+
+def z_between(pairs: Numbers, others: Numbers) -> float:
+    """Of pairs against the correlation of independent ones, as equal signs tell it.
+
+    Signs of normal pairs of correlation r are equal with the chance ``1 / 2 + arcsin(r) / pi``, also where both
+    columns are large in the same rows; the r that follows varies ``(pi / 2)**2`` times as much as Pearson's.
+    """
+    if min(len(pairs), len(others)) < 4:
         return math.nan
-    return math.atanh(max(-1 + 1e-12, min(1 - 1e-12, r)))
+    r = math.sin(math.pi / 2 * float(np.sign(others.prod(1)).mean()))
+    return z_score(pairs, r) / math.sqrt(1 + (math.pi / 2) ** 2 * len(pairs) / len(others))
 
 
 def messages_needed(honest: float, other: float, doubt: float = DOUBT, power: float = 0.95) -> int | None:
     """How many bytes tell a correlation of ``other`` from an honest one; ``None`` where they do not differ so.
 
-    Both errors by Fisher's transformation, one-sided: ``3 + ((z(doubt) + z(power)) / difference)**2``.
+    By the signed-rank statistic above: ``((z(doubt) + z(power)) / d)**2``, one-sided, with
+    ``d = sqrt(3) / 2 * (honest - other) / (1 - honest * other)`` for normal pairs. There the sum of two of the
+    statistic's terms is a difference of two exponential variables, of ``(1 - honest) (1 + other)`` and
+    ``(1 + honest) (1 - other)``, and the larger one's chance to win is its part of their sum.
     """
-    apart = _fisher(honest) - _fisher(other)
-    if not apart > 0:
+    if not honest > other:
         return None
+    apart = math.sqrt(3) / 2 * (honest - other) / (1 - honest * other)
     normal = NormalDist()
-    return 3 + math.ceil(((normal.inv_cdf(1 - doubt) + normal.inv_cdf(power)) / apart) ** 2)
+    return math.ceil(((normal.inv_cdf(1 - doubt) + normal.inv_cdf(power)) / apart) ** 2)
