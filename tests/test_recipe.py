@@ -56,10 +56,18 @@ def test_a_minimal_recipe_has_defaults() -> None:
     parsed = recipe.parse(GOOD, "here")
     assert parsed.task.words == {"0": "bad", "1": "good"}
     assert parsed.training.trainer is TrainerName.TRANSFORMERS
-    assert parsed.training.epsilon == 2.0**-8
     assert parsed.swarm.lockstep
     assert parsed.lora is not None
     assert parsed.lora.targets == ("q_proj", "v_proj")
+
+
+def test_probes_of_an_adapter_look_further_unless_told() -> None:
+    assert recipe.parse(GOOD, "here").training.epsilon == 2.0**-6
+    assert recipe.parse(changed("training.epsilon", 2.0**-8), "here").training.epsilon == 2.0**-8
+    without = recipe.parse(changed("lora", ...), "here")
+    assert without.training.epsilon == 2.0**-8
+    assert recipe.parse(changed("lora", None), "here").training.epsilon == 2.0**-8
+    assert refusal(changed("training", 3)).startswith("here: training:")
 
 
 def test_admission_is_open_by_default_and_reaches_the_settings(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from shared_seed import collection
 from shared_seed.collection import METHOD, Request
 from shared_seed.errors import RecipeError
 from shared_seed.files import replacing
+from shared_seed.grid import EPSILON, EPSILON_OF_ADAPTERS
 from shared_seed.peek import Look
 from shared_seed.terminal import Terminal
 from shared_seed.visible import cleaned
@@ -185,7 +186,7 @@ def text(answers: Answers) -> str:
     lines.append(f"  steps: {answers.steps}  # rounds; every peer takes its step in each")
     lines.append("  # learning_rate: auto  # or a number, of each peer's step; peers' steps add up")
     lines.append("  # batch_size: 16  # examples a probe")
-    epsilon = 2.0**-8 if answers.method == "full" else 2.0**-6
+    epsilon = EPSILON if answers.method == "full" else EPSILON_OF_ADAPTERS
     lines.append(f"  # epsilon: {epsilon}  # distance of a probe's two points; a power of two")
     lines += ["swarm:", f"  peers: {answers.peers}  # begin when this many are ready", ""]
     return "\n".join(lines)

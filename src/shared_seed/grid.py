@@ -28,11 +28,17 @@ MOST_UNITS = 1 << 20
 """The largest step, in units, that one sample may make in one tensor; larger ones are cut to it."""
 
 
+EPSILON, EPSILON_OF_ADAPTERS = 2.0**-8, 2.0**-6
+"""How far probes look by default: with all of a model's parameters, and with an adapter's, which change a loss
+less, so that in bf16 projected gradients are mostly rounding at 2**-8 (``docs/experiments.md``).
+"""
+
+
 def check_epsilon(epsilon: float) -> None:
     """Raise RecipeError unless epsilon is a power of two between 2**-20 and 1."""
     if not (2.0**-20 <= epsilon <= 1.0 and np.frexp(epsilon)[0] == 0.5):
         usable = epsilon > 0 and np.isfinite(epsilon)
-        nearest = 2.0 ** round(float(np.log2(min(epsilon, 1.0)))) if usable else 2.0**-8
+        nearest = 2.0 ** round(float(np.log2(min(epsilon, 1.0)))) if usable else EPSILON
         raise RecipeError(
             f"epsilon {epsilon:g} is not a power of two between 2**-20 and 1, and only such steps can be taken "
             f"back exactly; use {min(max(nearest, 2.0**-20), 1.0):g}"

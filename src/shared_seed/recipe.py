@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from shared_seed import identity
 from shared_seed.errors import RecipeError
-from shared_seed.grid import check_epsilon
+from shared_seed.grid import EPSILON, EPSILON_OF_ADAPTERS, check_epsilon
 from shared_seed.manifest import (
     BYTES_PER_SECOND,
     BYTES_PER_SECOND_END,
@@ -79,7 +79,10 @@ class Training(_Section):
         description="of the forward passes, whatever the weights are; auto: bf16 where a peer's hardware is made "
         "for it, else fp32",
     )
-    epsilon: float = Field(default=2.0**-8, description="distance of a probe's two points; a power of two")
+    epsilon: float = Field(
+        default=EPSILON,
+        description=f"distance of a probe's two points; a power of two; default with lora: {EPSILON_OF_ADAPTERS}",
+    )
     scale_exponent: int = Field(default=0, ge=-64, le=64, description="a byte's value is times 2 to this")
     seed: int = Field(default=0, ge=0, description="names the noise, splits and shuffles the data")
     batches: Literal["shuffled", "assigned"] = Field(
@@ -183,6 +186,14 @@ class Recipe(_Section):
     training: Training
     swarm: SwarmSection = SwarmSection()
     quick: dict[str, Any] = Field(default={}, description="what --quick puts in place of the above")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _probes_of_adapters_look_further(cls, content: Any) -> Any:
+        training = content.get("training") if isinstance(content, dict) and content.get("lora") else None
+        if not isinstance(training, dict):
+            return content
+        return content | {"training": {"epsilon": EPSILON_OF_ADAPTERS} | training}
 
     @model_validator(mode="after")
     def _bf16_weights_compute_in_bf16(self) -> Recipe:

@@ -33,7 +33,7 @@ class Settings:
 
     Args:
         epsilon: * distance of the two probes from the weights; a power of two. bf16 needs at least 2**-8,
-            fp32 is good from 2**-10 (``docs/experiments.md``).
+            fp32 is good from 2**-10 (``docs/experiments.md``). None is 2**-8, and 2**-6 for an adapter of PEFT.
         scale_exponent: * a byte stands for its E4M3 value times two to this.
         dense: * shell patterns of parameters that get dense signs although a Linear or Embedding owns them.
         aggregation: * what the gradients of a round come to: all added up (``"sum"``), or, with hostile peers in
@@ -72,7 +72,7 @@ class Settings:
         patience: seconds to wait for the first peers, and at the end for the last bytes.
     """
 
-    epsilon: float = 2.0**-8
+    epsilon: float | None = None
     scale_exponent: int = 0
     dense: tuple[str, ...] = ()
     aggregation: Literal["sum", "clip", "trimmed"] = "sum"
@@ -101,7 +101,8 @@ class Settings:
     patience: float = 120.0
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        if self.epsilon is not None:
+            check_epsilon(self.epsilon)
         if not 1 <= len(self.name) <= 64:
             raise RecipeError(f"peer name {self.name!r} must have 1 to 64 characters")
         if not self.name.isprintable():

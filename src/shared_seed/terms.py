@@ -14,7 +14,7 @@ from shared_seed import folder, identity
 from shared_seed.authors import guest
 from shared_seed.errors import ManifestMismatchError, RecipeError, UnreachableError
 from shared_seed.exact import check_device
-from shared_seed.grid import check_epsilon
+from shared_seed.grid import EPSILON, EPSILON_OF_ADAPTERS, check_epsilon
 from shared_seed.log import Contents
 from shared_seed.manifest import Aggregation, Limits, Manifest
 from shared_seed.messages import MOST_CODES
@@ -59,9 +59,10 @@ def agree(model: nn.Module, settings: Settings, training: Training) -> Agreed:
     resume = training.resume
     low = resume.low if resume else training.low
     if known is None:
-        weights = Weights.of(model, settings.epsilon, Choice(dense=settings.dense, rates=rates, low=low))
+        epsilon = _usual_epsilon(model) if settings.epsilon is None else settings.epsilon
+        weights = Weights.of(model, epsilon, Choice(dense=settings.dense, rates=rates, low=low))
         _check_patterns(settings.dense, weights)
-        manifest = _begun(model, weights, settings, training)
+        manifest = _begun(model, weights, settings, training, epsilon)
     else:
         theirs = Choice.of(known.tensors)
         exponents = theirs.exponents if resume else {}
@@ -164,7 +165,15 @@ def _check_patterns(dense: Iterable[str], weights: Weights) -> None:
             )
 
 
-def _begun(model: nn.Module, weights: Weights, settings: Settings, training: Training) -> Manifest:
+def _usual_epsilon(model: nn.Module) -> float:
+    """By whether it is PEFT's adapter that is trained, and not all that an adapter was put into."""
+    numbers = [(p.requires_grad, p.numel()) for p in model.parameters()]
+    trained, every = sum(n for wanted, n in numbers if wanted), sum(n for _, n in numbers)
+    adapted = any(hasattr(module, "peft_config") for module in model.modules())
+    return EPSILON_OF_ADAPTERS if adapted and 2 * trained < every else EPSILON
+
+
+def _begun(model: nn.Module, weights: Weights, settings: Settings, training: Training, epsilon: float) -> Manifest:
     """The terms of a run that begins here."""
     tensors, frozen = weights.specs(), frozen_digest(model, weights)
     private = settings.private
@@ -176,7 +185,7 @@ def _begun(model: nn.Module, weights: Weights, settings: Settings, training: Tra
         model=training.title or type(model).__name__,
         frozen_digest=frozen,
         tensors=tensors,
-        epsilon=settings.epsilon,
+        epsilon=epsilon,
         scale_exponent=settings.scale_exponent,
         rounds=training.rounds,
         start_with=settings.start_with,
