@@ -34,7 +34,7 @@ def of_step(session: Session, step: Step) -> Iterator[str]:
         yield _ABSTAINED
     if session.probe.coarse:
         yield COARSE
-    if session.loudness.warning:
-        yield session.loudness.warning
+    if session.stride.loudness.warning:
+        yield session.stride.loudness.warning
     if step.late:
         yield f"{', '.join(step.late)} missed a deadline; what comes late is still applied"

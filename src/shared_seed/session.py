@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from shared_seed import authors, clock, codec, decay, folder, history, terms
+from shared_seed import authors, clock, codec, folder, history, terms
 from shared_seed.archive import Archive
-from shared_seed.curvature import Curvature
 from shared_seed.entry import Entry
 from shared_seed.errors import RecipeError, UnreachableError
 from shared_seed.follower import Follower
@@ -25,11 +24,10 @@ from shared_seed.pace import Pace
 from shared_seed.pending import Pending
 from shared_seed.perturbation import Perturbation
 from shared_seed.probe import Measurement, Probe
-from shared_seed.rate import Rate
 from shared_seed.replica import count_gradients
-from shared_seed.rows import RowLosses
 from shared_seed.settings import Settings
 from shared_seed.snapshot import Snapshot
+from shared_seed.stride import Stride
 from shared_seed.swarm.alone import Alone
 from shared_seed.swarm.author import Author, Terms
 from shared_seed.swarm.protocol import Protocol
@@ -48,7 +46,7 @@ class Session:
     """
 
     def __init__(
-        self, model: nn.Module, agreed: Agreed, settings: Settings, author: Author, row_losses: RowLosses
+        self, model: nn.Module, agreed: Agreed, settings: Settings, author: Author, training: Training
     ) -> None:
         replica = agreed.replica
         manifest = replica.manifest
@@ -59,18 +57,8 @@ class Session:
         self.probe = Probe(model, self.perturbation)
         self._follower = Follower(replica)
         self._pending = Pending()
-        self._curvature = Curvature(manifest.scale_exponent, settings.directions)
-        self._rate: Rate | None = None
-        if settings.promise is not None:
-            # Other rules do not step as far as messages say, so that nothing follows from what they deliver.
-            follow = manifest.aggregation.kind == "sum"
-            self._rate = Rate(
-                settings.promise, manifest.epsilon, manifest.scale_exponent, self._curvature, follow=follow
-            )
-        self.row_losses = row_losses
-        self._base = 1.0
-        self._decays: Mapping[str, float] = {}
-        self.loudness = decay.Loudness()
+        self.row_losses = training.row_losses
+        self.stride = Stride(settings, manifest, training.groups)
         self._number = 0
         self._resumed = False
         self._author = author
@@ -100,13 +88,10 @@ class Session:
         agreed = terms.agree(model, settings, training)
         manifest, resume, logged = agreed.replica.manifest, training.resume, agreed.logged
         author = authors.author(settings, manifest, resume)
-        session = cls(training.evaluated or model, agreed, settings, author, training.row_losses)
+        session = cls(training.evaluated or model, agreed, settings, author, training)
         begun = Contents(manifest, signature=agreed.signature)
         try:
             session._follower.log = folder.open_log(settings.folder, begun, logged)
-            if training.groups is not None:
-                session._decays = training.groups.decays
-                session._base = training.groups.base
             session._take_up(logged, resume)
             session.swarm = session._connect()
         except BaseException:
@@ -180,9 +165,7 @@ class Session:
         self._claim_stream(behind)
         messages = swarm.ask(lambda p, now: list(p.archive))
         own = written_before(messages, self.stream, self._number)
-        self._curvature.follow(message.codes for message in own)
-        if self._rate is not None:
-            self._rate.resume(messages, own, self._schedule)
+        self.stride.resume(messages, own)
         swarm.enter(State.TRAINING, self.round)
         if not self.settings.alone:
             self._pace.begin(clock.now())
@@ -208,14 +191,10 @@ class Session:
         samples = self._directions()
         with self.row_losses.heard():
             found = self.probe.measure_all(loss, samples, context)
-        if self._rate is not None:
+        if self.stride.finds:
             self._pending.note_rows(self.row_losses.shared(self.manifest.epsilon, len(samples)))
         for sample, measured in zip(samples, found, strict=True):
-            gradient = measured.gradient - self._curvature.excess
-            if self._decays:
-                shrinking = decay.projected(self.replica.weights, self._decays, sample)
-                self.loudness.note(measured.gradient, shrinking)
-                gradient += shrinking
+            gradient = self.stride.gradient(measured, self.replica.weights, sample)
             self._pending.note(measured, gradient, codec.encode(gradient, self.manifest.scale_exponent))
         return found[-1]
 
@@ -236,11 +215,7 @@ class Session:
         swarm, pending = self._swarm(), self._pending
         if not pending.codes:
             raise RecipeError("step() without a probe before it; call measure() first")
-        self._curvature.note(pending.codes)
-        if self._rate is None:
-            learning_rate *= self._schedule(self.round)
-        else:
-            learning_rate = self._chosen(learning_rate, self._rate)
+        learning_rate = self.stride.learning_rate(learning_rate, self.round, pending)
         rate = as_float32(learning_rate / self.probes)
         message = Message(self.stream, self._number, self.round, rate, bytes(pending.codes))
         # What an earlier process has published under this number stands, whatever we have measured now.
@@ -289,11 +264,11 @@ class Session:
         self._apply()
         count = sum(self._due is None or message.round < self._due for message in contents.messages)
         contents = replace(contents, digest=(count, self.replica.digest()))
-        return Snapshot(contents, self.stream, self._label, self.replica.weights.low(), self._learnt)
+        return Snapshot(contents, self.stream, self._label, self.replica.weights.low(), self.stride.learnt)
 
     def note(self) -> bytes:
         """What of :meth:`snapshot` this peer alone knows, where another process of its launch keeps the rest."""
-        return folder.encode_note(self.stream, self._label, self._learnt)
+        return folder.encode_note(self.stream, self._label, self.stride.learnt)
 
     def finish(self) -> Outcome:
         """Exchange the last bytes, apply them, compare digests, and close."""
@@ -345,10 +320,6 @@ class Session:
         introduction = self._author.introduction
         return introduction.label if introduction else b""
 
-    @property
-    def _learnt(self) -> tuple[float, ...]:
-        return self._rate.state if self._rate is not None else ()
-
     def _connect(self) -> AnySwarm:
         settings, key = self.settings, self._author.key
         if settings.alone or key is None:
@@ -378,8 +349,7 @@ class Session:
             begun = self.protocol.take()
             contained = set(resume.contained)
             self._number, self._resumed = resume.number, True
-            if self._rate is not None:
-                self._rate.restore(resume.learnt)
+            self.stride.restore(resume.learnt)
             self.replica.hold([message for message in begun.fresh if message in contained])
             self._follower.held = [message for message in begun.fresh if message not in contained]
         if logged is not None:
@@ -428,8 +398,7 @@ class Session:
     def _apply(self) -> list[Message]:
         """Apply what is due."""
         applied = self._follower.apply_before(self._due)
-        if self._rate is not None:
-            self._rate.went(applied)
+        self.stride.went(applied)
         return applied
 
     def _keep(self) -> None:
@@ -448,19 +417,6 @@ class Session:
                 late = swarm.ask(lambda p, now: [v.name for v in p.give_up_on(self.round, now)])
         self._pace.begin(clock.now())
         return tuple(late)
-
-    def _schedule(self, number: int) -> float:
-        """The part of a learning rate that steps of a round go by."""
-        return 1 - number / self.manifest.rounds if self.settings.schedule == "linear" else 1.0
-
-    def _chosen(self, learning_rate: float, rate: Rate) -> float:
-        """What the step's probes together go by, where their own gradients say it."""
-        rate.note(self._pending.codes)
-        rate.learn(self._pending.loss, self._pending.rows)
-        # OneCycleLR begins at a 25th of what it rises to; the found rate is the largest.
-        schedule = min(1.0, learning_rate / self._base) if self._base else 0.0
-        schedule *= self._schedule(self.round)
-        return self.probes * min(schedule * rate.value(), self.manifest.limits.learning_rate)
 
     def _is_slow(self, protocol: Protocol, now: float) -> bool:
         return self._pace.is_slow(protocol.roster, now)
