@@ -19,7 +19,7 @@ from shared_seed.classification import Classification, area_under_curve, score
 from shared_seed.errors import RecipeError
 from shared_seed.examples import Example
 from shared_seed.score import Score
-from shared_seed.task import ClassificationTask
+from shared_seed.task import COOLING, ClassificationTask, cooled
 
 WORDS = ["the", "film", "was", "it", "plot", "dull", "bright", "fine"]
 
@@ -143,12 +143,15 @@ def test_a_temperature_is_for_the_loss_alone() -> None:
 
 def test_a_temperature_falls_to_1_as_the_run_goes_on() -> None:
     task = classification(models.llama(), temperature=4)
-    assert [task.task.temperature_at(done) for done in (0, 0.5, 1)] == [4, 2, 1]
+    assert [cooled(4, number, 12) for number in (0, 6, 12, 13)] == [4, 2, 1, 1]
+    assert cooled(0.25, 32, COOLING) == 0.5
     logits = torch.zeros((1, 1, models.VOCABULARY))
     logits[0, 0, task.words] = torch.tensor([8.0, 0.0])
-    task.done = 0.5
-    found = task.loss(SimpleNamespace(logits=logits), torch.tensor([1]))
-    assert float(found) == pytest.approx(math.log(1 + math.exp(4)), rel=1e-6)
+    outputs = SimpleNamespace(logits=logits)
+    for number, rounds, temperature in ((5, 10, 2), (32, 1000, 2), (500, 1000, 1)):
+        task.follow(number, rounds)
+        found = task.loss(outputs, torch.tensor([1]))
+        assert float(found) == pytest.approx(math.log(1 + math.exp(8 / temperature)), rel=1e-6)
 
 
 @pytest.mark.parametrize(

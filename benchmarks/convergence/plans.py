@@ -19,6 +19,9 @@ LANGUAGE = Spec(
 )
 """A language model that is asked for a word, as recipes train it: embeddings stay as they are."""
 
+TEN_MINUTES = replace(LANGUAGE, passes=2000, points=8)
+"""As many passes as a core with AMX makes in ten minutes."""
+
 ADAPTER = replace(LANGUAGE, lora=True, epsilon=2.0**-6)
 """The same with an adapter, whose probes look further."""
 
@@ -62,22 +65,21 @@ PLANS: dict[str, list[Spec]] = {
     ],
     # How unevenly rows count.
     "temperature": _seeded(CONSTANT, PLAIN, replace(CONSTANT, temperature=16)),
-    # A temperature that falls, in what is now chosen.
+    # A temperature that falls, over 64 steps or the whole run.
     "cooling": _seeded(
-        *(
-            replace(base, passes=passes, points=points)
-            for passes, points in ((1400, 8), (240, 4))
-            for base in (LANGUAGE, replace(LANGUAGE, cools=False))
-        )
+        replace(TEN_MINUTES, cooling=None),
+        TEN_MINUTES,
+        replace(TEN_MINUTES, cools=False),
+        LANGUAGE,
+        replace(LANGUAGE, cools=False),
     ),
-    # As long as ten minutes of a core with bf16, and an hour; a schedule on top of what is found; three peers.
+    # Ten minutes of a core with bf16 and of MeZO, half an hour; a schedule on top of what is found; three peers.
     "long": _seeded(
-        replace(LANGUAGE, points=4),
-        replace(LANGUAGE, points=4, schedule="linear"),
-        replace(LANGUAGE, passes=1400, points=8),
-        replace(LANGUAGE, passes=1400, points=8, schedule="linear"),
+        TEN_MINUTES,
+        _mezo(2e-5, passes=600, points=6),
+        replace(LANGUAGE, schedule="linear"),
         replace(LANGUAGE, passes=467, points=4, peers=3),
-        replace(LANGUAGE, passes=8000, points=16, train_rows=1000),
+        replace(LANGUAGE, passes=6000, points=12, train_rows=1000),
     ),
     # A promise that follows what rows have in common, and what steps deliver, against a search of constant ones.
     "follow": _seeded(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from shared_seed.rate import PROMISE
+from shared_seed.task import COOLING, cooled
 
 MethodName = Literal["ours", "mezo", "adamw"]
 ROWS = 16
@@ -38,7 +39,8 @@ class Spec:
         dense: dense signs for all parameters instead of rank-1 ones.
         only: shell patterns of the parameters that are trained, with bars between them.
         temperature: that labels' logits are divided by in training; the promise goes down with it.
-        cools: the temperature falls to 1 over the run, evenly in its logarithm.
+        cools: the temperature falls to 1.
+        cooling: steps in which it does, or all of fewer; None is the whole run.
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
         even: each batch has its share of each label.
@@ -69,6 +71,7 @@ class Spec:
     only: str = "*"
     temperature: float = 1.0
     cools: bool = False
+    cooling: int | None = COOLING
     coefficient: Literal["byte", "float", "sign"] = "byte"
     behind: int = 0
     even: bool = True
@@ -99,7 +102,9 @@ class Spec:
 
     def temperature_at(self, step: int) -> float:
         """Of the loss that a step trains on."""
-        return self.temperature ** (1 - step / self.steps) if self.cools else self.temperature
+        if not self.cools:
+            return self.temperature
+        return cooled(self.temperature, step, min(self.steps, self.cooling or self.steps))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from shared_seed.errors import RecipeError
 from shared_seed.examples import Dropped, Example
 from shared_seed.score import Score, label_f1, macro_f1
-from shared_seed.task import ClassificationTask
+from shared_seed.task import COOLING, ClassificationTask, cooled
 from shared_seed.templates import Filled
 from shared_seed.text_task import TOO_LONG, Batch, Feature, Progress, TextTask, at_rest, on_device_of
 
@@ -69,11 +69,14 @@ class Classification(TextTask):
         """Mean cross-entropy among the label words, at the temperature; fits ``Trainer(compute_loss_func=…)``."""
         logits = self.select(outputs)
         losses, before = (
-            nn.functional.cross_entropy(logits / self.task.temperature_at(done), labels, reduction="none")
-            for done in (self.done, self.done_before)
+            nn.functional.cross_entropy(logits / self._temperature(number), labels, reduction="none")
+            for number in (self.round, max(0, self.round - 1))
         )
         self.row_losses.note(losses, labels if even else None, before)
         return losses.mean()
+
+    def _temperature(self, number: int) -> float:
+        return cooled(self.task.temperature, number, min(self.rounds, COOLING))
 
     def evaluate(
         self,

@@ -102,6 +102,17 @@ class _Prompted(_Task):
             raise ValueError(f"the prompt shows the {what} column {column!r}; take it out")
 
 
+COOLING = 64
+"""Rounds in which a temperature falls to 1, or all that a run has, where these are fewer. By then no temperature
+brings more order, and the loss that is tested gets worse by others (``docs/convergence.md``).
+"""
+
+
+def cooled(temperature: float, number: int, rounds: int) -> float:
+    """What a temperature has fallen to by a round, if it is 1 after so many; it falls evenly in its logarithm."""
+    return float(temperature ** max(0.0, 1 - number / rounds))
+
+
 class ClassificationTask(_Prompted):
     """Classification by label words: the prompt ends where one of the words would come next."""
 
@@ -112,8 +123,8 @@ class ClassificationTask(_Prompted):
         default=1,
         gt=0,
         description="what the words' logits are divided by in training, not in tests: above 1, rows that are far "
-        "from right count less beside others; falls to 1 as the run goes on; a learning rate that is given "
-        "goes by the loss that this makes",
+        "from right count less beside others; falls to 1 over 64 rounds, or all of fewer; a learning rate that is "
+        "given goes by the loss that this makes",
     )
     f1: Literal["macro", "positive"] | None = Field(
         default=None, description="score F1 too: the mean over labels, or that of the last label"
@@ -133,12 +144,6 @@ class ClassificationTask(_Prompted):
     def columns(self) -> list[str]:
         """The columns that rows must have, as paths."""
         return [self.label, *super().columns]
-
-    def temperature_at(self, done: float) -> float:
-        """The temperature of the training loss when so much of the run is done, a part of 1: it falls evenly in
-        its logarithm.
-        """
-        return float(self.temperature ** (1 - done))
 
 
 class ChoiceTask(_Prompted):

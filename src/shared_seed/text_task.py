@@ -36,8 +36,8 @@ class TextTask(ABC):
     def __init__(self, tokenizer: Any, model: nn.Module, most_tokens: int) -> None:
         self.tokenizer = tokenizer
         self.most_tokens = most_tokens
-        # The part of the run that is done, which a loss may go by, and that was done a round before.
-        self.done = self.done_before = 0.0
+        # Of the run, which a loss may go by.
+        self.round, self.rounds = 0, 1
         # Told by tasks whose rows have one loss each.
         self.row_losses = RowLosses()
         self._padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -47,7 +47,7 @@ class TextTask(ABC):
 
     def follow(self, number: int, rounds: int) -> None:
         """Whoever trains or audits says so how far the run is: a round's number, and how many there are."""
-        self.done, self.done_before = number / rounds, max(0, number - 1) / rounds
+        self.round, self.rounds = number, rounds
 
     @abstractmethod
     def encode(self, examples: Sequence[Any], dropped: Dropped | None = None) -> list[Feature]:
