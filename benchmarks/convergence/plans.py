@@ -150,6 +150,7 @@ PLANS: dict[str, list[Spec]] = {
     # More peers at as many forward passes of each; messages that come late.
     "peers": _seeded(
         replace(LANGUAGE, peers=8, passes=60),
+        replace(LANGUAGE, peers=32, passes=40),
         replace(CONSTANT, peers=8, passes=60),
         replace(PLAIN, peers=8, passes=60),
         replace(PLAIN, peers=8, passes=60, only="*", even=False),
