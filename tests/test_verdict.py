@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from models import stream
 from shared_seed import codec, verdict
+from shared_seed.audit import LEAST_PUBLIC
 from shared_seed.verdict import Check, Verdict
 
 FINITE = [code for code in range(256) if not codec.is_abstention(code)]
@@ -131,6 +132,15 @@ def test_a_signed_rank_score_by_hand() -> None:
     # x y + (x**2 + y**2) / 4, in units of the medians 2 and 1: 1.5, 2.3125, -0.5 and 0.0625.
     pairs = np.array([[2.0, 1], [3, 1], [2, -1], [-1, 0]])
     assert verdict.z_score(pairs, -0.5) == pytest.approx((3 + 4 - 2 + 1) / math.sqrt(30))
+
+
+@pytest.mark.parametrize(("streams", "enough"), [(1, 14), (50, LEAST_PUBLIC)])
+def test_fewer_bytes_than_are_audited_on_public_rows_name_nobody(streams: int, enough: int) -> None:
+    counts = {stream(number): enough for number in range(streams)}
+    for number, verdicts in ((enough - 1, Verdict.UNCERTAIN), (enough, Verdict.DISAGREES)):
+        again = [1.0 + i for i in range(number)]
+        found = verdict.correlate(checks(0, [-g for g in again], again), counts, {}, 0)
+        assert found[0].verdict is verdicts
 
 
 @pytest.mark.parametrize("count", [8, 20, 60])
