@@ -30,6 +30,7 @@ from lit import (
     trainer_of,
 )
 from shared_seed.errors import ModelError
+from shared_seed.grid import EPSILON
 from shared_seed.integrations.lightning import SharedSeedStrategy
 from shared_seed.settings import Settings
 from shared_seed.weights import Weights
@@ -118,7 +119,7 @@ def test_each_parameter_group_has_its_own_learning_rate(tmp_path: Path) -> None:
 
     module = Optimized(optimizer)
     before = copy.deepcopy(module)
-    Weights.of(before, ALONE.epsilon)
+    Weights.of(before, EPSILON)
     strategy = SharedSeedStrategy(ALONE)
     trainer_of(tmp_path, strategy, max_steps=1).fit(module, batches())
     moved = {
@@ -298,7 +299,7 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path: Path, arguments: Any
 
 def test_losses_that_are_not_finite_abstain_and_are_told_of_once(tmp_path: Path, said: Any) -> None:
     module, recorder = Module(), Recorder()
-    Weights.of(module, ALONE.epsilon)
+    Weights.of(module, EPSILON)
     before = models.bits(module)
     module.training_step = lambda batch, batch_idx: module.model(batch[0]).mean() * float("nan")  # type: ignore[method-assign]
     trainer_of(tmp_path, SharedSeedStrategy(ALONE, on_step=recorder)).fit(module, batches())

@@ -32,6 +32,7 @@ from lit import (
 from shared_seed import codec, log, replay
 from shared_seed.errors import ModelError
 from shared_seed.folder import LOG_NAME
+from shared_seed.grid import EPSILON
 from shared_seed.integrations.lightning import SharedSeedStrategy
 from shared_seed.rate import Rate
 from shared_seed.settings import Settings
@@ -222,7 +223,7 @@ def test_a_step_without_a_loss_is_refused_as_ever(tmp_path: Path, returned: Any)
 def test_a_step_that_returns_none_is_skipped_and_moves_nothing(tmp_path: Path) -> None:
     module, recorder = Returning(lambda loss: None), Recorder()
     trainer = trainer_of(tmp_path, SharedSeedStrategy(ALONE, on_step=recorder))
-    Weights.of(module, ALONE.epsilon)
+    Weights.of(module, EPSILON)
     before = models.bits(module)
     trainer.fit(module, batches())
     assert trainer.global_step == 4

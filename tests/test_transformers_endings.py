@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback
 
 import models
 from shared_seed.errors import RecipeError
+from shared_seed.grid import EPSILON
 from shared_seed.integrations.transformers import SharedSeedCallback
 from shared_seed.weights import Weights
 from told import as_told
@@ -115,7 +116,7 @@ def test_a_loss_that_is_not_finite_abstains(tmp_path: Path) -> None:
     trainer.train()
     assert [code & 0x7F for codes in recorder.codes for code in codes] == [0x7F, 0x7F]
 
-    Weights.of(model_before, callback.settings.epsilon)
+    Weights.of(model_before, EPSILON)
     assert models.bits(model) == models.bits(model_before)
 
 
