@@ -185,8 +185,10 @@ def test_the_messages_needed_fall_with_the_correlation() -> None:
     assert verdict.messages_needed(math.nan, 0.0) is None
 
 
-@pytest.mark.parametrize(("honest", "other"), [(0.3, 0.0), (0.5, 0.0), (0.3, -0.3), (0.8, -0.8)])
-def test_the_messages_needed_suffice(honest: float, other: float) -> None:
+@pytest.mark.parametrize(
+    ("honest", "other", "most"), [(0.3, 0.0, 199), (0.5, 0.0, 199), (0.3, -0.3, 199), (0.8, -0.8, 200)]
+)
+def test_the_messages_needed_suffice(honest: float, other: float, most: int) -> None:
     count, draw = verdict.messages_needed(honest, other), np.random.default_rng(5)
     assert count is not None
     told = 0
@@ -194,4 +196,5 @@ def test_the_messages_needed_suffice(honest: float, other: float) -> None:
         x, noise = draw.normal(size=(2, count))
         pairs = np.array([x, other * x + math.sqrt(1 - other * other) * noise]).T
         told += verdict.z_score(pairs, honest) < -3.09
-    assert told / 200 > 0.88
+    # Far from the middle the score varies less than at it, and more is asked for than is needed.
+    assert 0.88 * 200 < told <= most
