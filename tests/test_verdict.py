@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from models import stream
 from shared_seed import codec, verdict
@@ -132,6 +133,20 @@ def test_a_signed_rank_score_by_hand() -> None:
     # x y + (x**2 + y**2) / 4, in units of the medians 2 and 1: 1.5, 2.3125, -0.5 and 0.0625.
     pairs = np.array([[2.0, 1], [3, 1], [2, -1], [-1, 0]])
     assert verdict.z_score(pairs, -0.5) == pytest.approx((3 + 4 - 2 + 1) / math.sqrt(30))
+
+
+@pytest.mark.parametrize("count", [20, 400])
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.2, 0.5, 2.0])
+def test_a_stream_like_the_others_is_not_accused_however_alike_gradients_are(count: int, noise: float) -> None:
+    draws = np.random.default_rng(7)
+
+    def pairs(length: int) -> NDArray[np.float64]:
+        true = draws.normal(size=length)
+        return np.array([true, true + noise * draws.normal(size=length)]).T
+
+    scores = [verdict.z_between(pairs(400), pairs(count)) for _ in range(200)]
+    assert np.std(scores) < 1.5
+    assert np.mean(scores) > -0.3
 
 
 @pytest.mark.parametrize(("streams", "enough"), [(1, 14), (50, LEAST_PUBLIC)])

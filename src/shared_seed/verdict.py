@@ -26,6 +26,10 @@ DOUBT = 1e-3
 """The chance, for all streams together, that an honest one is named."""
 
 
+HALVINGS = 20
+"""Of an angle whose sine is a correlation, until it is known well enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One published byte beside the gradient that was computed again: along the same direction, on the assigned
@@ -288,15 +292,32 @@ def _lengths(pairs: Numbers) -> Numbers:
 
 
 def z_between(pairs: Numbers, others: Numbers) -> float:
-    """Of pairs against the correlation of independent ones, as equal signs tell it.
+    """Of pairs against the correlation of independent ones, whatever it is.
 
-    Signs of normal pairs of correlation r are equal with the chance ``1 / 2 + arcsin(r) / pi``, also where both
-    columns are large in the same rows; the r that follows varies ``(pi / 2)**2`` times as much as Pearson's.
+    Where both have the correlation r, their scores against it are independent, of variance 1, so that the least
+    sum of squares over all r is about a chi-square variable of one degree of freedom. It is where the scores, each
+    by the root of its number, are opposite.
+
+    Returns:
+        The sum's root, negative where the pairs' correlation is the smaller one; NaN where either are less than
+        four.
     """
     if min(len(pairs), len(others)) < 4:
         return math.nan
-    r = math.sin(math.pi / 2 * float(np.sign(others.prod(1)).mean()))
-    return z_score(pairs, r) / math.sqrt(1 + (math.pi / 2) ** 2 * len(pairs) / len(others))
+
+    def scores(angle: float) -> tuple[float, float]:
+        return z_score(pairs, math.sin(angle)), z_score(others, math.sin(angle))
+
+    roots = math.sqrt(len(pairs)), math.sqrt(len(others))
+    low, high = -math.pi / 2, math.pi / 2
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if np.dot(roots, scores(middle)) > 0:
+            low = middle
+        else:
+            high = middle
+    own, theirs = min(scores(low), scores(high), key=lambda both: math.hypot(*both))
+    return math.copysign(math.hypot(own, theirs), own - theirs)
 
 
 def messages_needed(honest: float, other: float, doubt: float = DOUBT, power: float = 0.95) -> int | None:
