@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from shared_seed import codec
+from shared_seed.belief import FALL
 from shared_seed.curvature import Curvature
-from shared_seed.errors import RecipeError
 from shared_seed.messages import Message, Stream, as_float32, written_before
-from shared_seed.optimizer import Groups
-from shared_seed.rate import BOLDNESS, FAR, LEAST, MOST, PACE, PROMISE, REACH, STIFFEST, USUAL, WINDOW, Rate
+from shared_seed.rate import (
+    BOLDNESS,
+    FAR,
+    LEAST,
+    MOST,
+    PACE,
+    PROMISE,
+    REACH,
+    STIFFEST,
+    USUAL,
+    WINDOW,
+    Rate,
+    boldness,
+)
 from shared_seed.rows import Shared
-from shared_seed.session import Session
-from shared_seed.settings import Settings
-from shared_seed.training import Training
-from told import as_told
 
 EPSILON = 2.0**-8
 STREAM = Stream(b"twelve bytes", 3)
@@ -149,6 +153,48 @@ def test_steps_are_the_shorter_the_stiffer_the_loss_is() -> None:
     assert values[1] < values[0] / 3
 
 
+@given(st.floats(0, 1e9))
+def test_steps_are_as_bold_as_suits_the_last_of_them(nats: float) -> None:
+    assert boldness(nats) == pytest.approx(1 / (1 + nats * boldness(nats)), rel=1e-9)
+
+
+def steady(left: int | None, *, peers: int = 1, heard: int = 1, share: float = 0.01) -> Rate:
+    """A rate that has long seen the same share, with so many steps before it, four gradients each and peer."""
+    followed = Rate(PROMISE, EPSILON, 0, peers=peers)
+    codes = bytes([codec.encode(4.0)] * 4)
+    for number in range(60):
+        followed.note(codes)
+        followed.learn(0.5, Shared(share, 1.0, 400, 4), left)
+        if heard:
+            others = [Stream(bytes([peer]) * 12) for peer in range(heard)]
+            followed.went([Message(other, number, number, 0.0, codes) for other in others])
+    return followed
+
+
+@pytest.mark.parametrize("left", [1, 20, 1000])
+@pytest.mark.parametrize("peers", [1, 8])
+def test_the_more_gradients_are_to_come_the_less_is_promised(left: int, peers: int) -> None:
+    followed = steady(left, peers=peers, heard=peers)
+    bold = boldness(FALL * 4 * peers * left * followed.share)
+    assert followed.share == pytest.approx(0.01, rel=0.1)
+    assert followed.state[0] == pytest.approx(max(bold * followed.share, PROMISE * LEAST))
+
+
+def test_where_nobody_knows_what_is_to_come_half_of_the_best_for_one_step_is_promised() -> None:
+    followed = steady(None)
+    assert followed.state[0] == pytest.approx(BOLDNESS * followed.share)
+
+
+def test_peers_count_as_soon_as_they_are_there_and_before_anything_is_heard_as_they_are_said_to_be() -> None:
+    eight, come, gone, unheard = (
+        steady(100, peers=peers, heard=heard).state[0] for peers, heard in ((8, 8), (1, 8), (8, 1), (8, 0))
+    )
+    assert come == pytest.approx(eight, rel=0.01)
+    assert unheard == pytest.approx(eight, rel=0.01)
+    assert gone == pytest.approx(steady(100).state[0], rel=0.01)
+    assert eight < gone / 2
+
+
 def test_a_loss_in_another_unit_is_as_stiff() -> None:
     stiffness = []
     for unit in (1.0, 100.0):
@@ -185,9 +231,10 @@ def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(
     others = [Message(Stream(b"another peer"), n, n, 1.0, b"\x7e") for n in range(3)]
     until = data.draw(st.integers(0, len(steps) - earlier))
     going, resumed = rate(), rate()
+    rows = Shared(0.01, 1.0, 16, 4) if data.draw(st.booleans()) else None
     for message, (codes, loss) in zip(messages[: earlier + until], steps, strict=False):
         going.note(codes)
-        going.learn(loss)
+        going.learn(loss, rows, left=9)
         going.went([message, *others])
     resumed.note(b"\x40")
     resumed.restore(going.state)
@@ -198,7 +245,7 @@ def test_a_peer_that_resumes_goes_on_as_if_it_had_not_stopped(
     assert resumed.size == going.size
     assert resumed.value() == going.value() or not going.state
     for followed in (going, resumed) if going.state else ():
-        followed.learn(0.5)
+        followed.learn(0.5, rows, left=9)
     assert resumed.value() == going.value() or not going.state
 
 
@@ -212,7 +259,10 @@ def falling(number: int) -> float:
 
 @pytest.mark.parametrize("schedule", [constant, falling])
 @pytest.mark.parametrize("promised", [0.004, 0.02])
-def test_who_comes_late_promises_what_the_others_do(promised: float, schedule: Callable[[int], float]) -> None:
+@pytest.mark.parametrize("left", [None, 100])
+def test_who_comes_late_promises_what_the_others_do(
+    promised: float, schedule: Callable[[int], float], left: int | None
+) -> None:
     code = bytes([codec.encode(16.0)])
     others = [
         Message(Stream(b"another peer"), n, n, as_float32(schedule(n) * promised / 256), code)
@@ -221,11 +271,12 @@ def test_who_comes_late_promises_what_the_others_do(promised: float, schedule: C
     late = rate()
     late.resume(others, [], schedule)
     late.note([codec.encode(16.0)])
-    late.learn(math.nan)
+    late.learn(math.nan, left=left)
     assert late.value() * late.size**2 == pytest.approx(promised, rel=0.2)
 
 
-def test_who_comes_late_and_sees_rows_promises_what_the_others_do_too() -> None:
+@pytest.mark.parametrize("left", [None, 10, 200])
+def test_who_comes_late_and_sees_rows_promises_what_the_others_do_too(left: int | None) -> None:
     others = [
         Message(Stream(b"another peer"), n, n, as_float32(0.004 / 256), bytes([codec.encode(16.0)]))
         for n in range(WINDOW)
@@ -233,7 +284,10 @@ def test_who_comes_late_and_sees_rows_promises_what_the_others_do_too() -> None:
     late = rate()
     late.resume(others, [], constant)
     late.note([codec.encode(16.0)])
-    late.learn(0.5, Shared(0.004 * late.stiffness / BOLDNESS, 1.0, 16, 4))
+    share = 0.004 * late.stiffness
+    share *= 1 / BOLDNESS if left is None else 1 + FALL * left * share
+    late.learn(0.5, Shared(share, 1.0, 16, 4), left)
+    assert late.share == pytest.approx(share, rel=0.2)
     assert late.value() * late.size**2 == pytest.approx(0.004, rel=0.2)
 
 
@@ -248,154 +302,3 @@ def test_who_does_not_follow_keeps_the_promise() -> None:
         steady.went(others)
     assert steady.value() == before == pytest.approx(0.006 / steady.size**2)
     assert steady.state == ()
-
-
-class Bowl(nn.Module):
-    """A quadratic, whose scale nobody knows."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.values = nn.Parameter(torch.linspace(-1, 1, 64))
-        self.scale = scale
-
-    def loss(self) -> Tensor:
-        return self.scale * self.values.square().sum()
-
-
-@pytest.mark.parametrize("scale", [0.03, 1.0, 30.0])
-def test_a_session_descends_whatever_the_scale_of_the_loss(scale: float) -> None:
-    model = Bowl(scale)
-    before = model.loss().item()
-    training = Training(rounds=400)
-    session = Session.open(model, Settings(promise=0.2 * scale, epsilon=2.0**-6), training)
-    session.begin()
-    for _ in range(400):
-        session.measure(model.loss)
-        report = session.step(1.0)
-    assert report.learning_rate > 0
-    session.close()
-    assert model.loss().item() < 0.6 * before
-
-
-def test_a_session_that_resumes_takes_the_same_steps(tmp_path: Path) -> None:
-    digests = []
-    for stops in ((12,), (5, 12)):
-        folder = tmp_path / str(len(stops))
-        for end in stops:
-            model = Bowl(1.0)
-            settings = Settings(promise=0.006, directions=1, folder=folder, number=0)
-            session = Session.open(model, settings, Training(rounds=12))
-            session.begin()
-            while session.round < end:
-                session.measure(model.loss)
-                session.step(1 - session.round / 12)
-            rates = [m.learning_rate for m in session.protocol.archive]
-            if end == 12:
-                digests.append((rates, session.finish().messages))
-            session.close()
-    # A restarted process draws other directions, so what is compared is how many steps promise how much.
-    assert [len(rates) for rates, _ in digests] == [12, 12]
-    assert digests[0][0][:5] == digests[1][0][:5]
-
-
-def test_a_schedule_goes_by_the_rounds_of_the_run_and_not_of_the_process(tmp_path: Path) -> None:
-    rates: list[float] = []
-    for end in (3, 8):
-        model = Bowl(1.0)
-        settings = as_told(schedule="linear", folder=tmp_path, number=0)
-        session = Session.open(model, settings, Training(rounds=8))
-        session.begin()
-        while session.round < end:
-            session.measure(model.loss)
-            rates.append(session.step(0.5).learning_rate)
-        session.close()
-    assert rates == [0.5 * (1 - round_ / 8) for round_ in range(8)]
-
-
-def test_who_has_not_learnt_does_not_take_what_a_schedule_did_for_what_was_promised() -> None:
-    model = Bowl(1.0)
-    settings = Settings(promise=0.006, directions=1, schedule="linear")
-    session = Session.open(model, settings, Training(rounds=12))
-    session.begin()
-    for _ in range(9):
-        session.measure(model.loss)
-        session.step(1.0)
-    told = dataclasses.replace(session.snapshot(), learnt=())
-    messages = list(session.protocol.archive)
-    session.close()
-    session = Session.open(model, settings, Training(rounds=12, resume=told))
-    session.begin()
-    measured = session.measure(model.loss)
-    expected = rate()
-
-    def part(number: int) -> float:
-        return 1 - number / 12
-
-    expected.resume(messages, messages, part)
-    expected.note([codec.encode(measured.gradient)])
-    expected.learn(measured.loss)
-    assert session.round == 9
-    assert session.step(1.0).learning_rate == pytest.approx(part(9) * expected.value(), rel=1e-6)
-    session.close()
-
-
-def test_a_schedule_that_rises_stays_at_what_was_found() -> None:
-    model = Bowl(1.0)
-    model.values.requires_grad_(True)
-    optimizer = torch.optim.SGD([model.values], lr=1.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=30, div_factor=25)
-    groups = Groups.of(optimizer, model, 30)
-    session = Session.open(model, Settings(directions=1), Training(rounds=30, groups=groups))
-    session.begin()
-    followed, parts = Rate(0.01, EPSILON, 0), []
-    for number in range(30):
-        session.measure(model.loss)
-        report = session.step(groups.learning_rate(optimizer))
-        message = next(m for m in session.protocol.archive if m.number == number)
-        followed.note(message.codes)
-        followed.learn(report.loss)
-        parts.append(report.learning_rate / followed.value())
-        followed.went([message])
-        optimizer.step()
-        schedule.step()
-    session.close()
-    assert parts[:20] == pytest.approx([1.0] * 20)
-    assert parts[-1] < 1e-3
-
-
-def test_several_directions_of_a_batch_are_so_many_bytes_of_a_message() -> None:
-    model = Bowl(1.0)
-    session = Session.open(model, Settings(directions=5, promise=0.2, epsilon=2.0**-6), Training(rounds=40))
-    session.begin()
-    before, evaluated = model.loss().item(), 0
-
-    def loss() -> Tensor:
-        nonlocal evaluated
-        evaluated += 1
-        return model.loss()
-
-    for _ in range(40):
-        session.measure(loss)
-        session.measure(loss)
-        session.step(1.0)
-    assert evaluated == 40 * 2 * (1 + 5)
-    assert {len(message.codes) for message in session.protocol.archive} == {10}
-    assert model.loss().item() < before
-    session.close()
-
-
-def test_more_directions_than_a_message_carries_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"directions is 256; expected 1 to 255"):
-        Settings(directions=256)
-    session = Session.open(Bowl(1.0), Settings(directions=200), Training(rounds=1))
-    session.begin()
-    session.measure(lambda: torch.tensor(1.0))
-    with pytest.raises(RecipeError, match=r"more than 200 probes in one step, and 200 for the next batch"):
-        session.measure(lambda: torch.tensor(1.0))
-    session.close()
-
-
-@pytest.mark.parametrize("promise", [0, -1, math.inf, math.nan])
-def test_a_promise_that_is_none_is_refused(promise: float) -> None:
-    with pytest.raises(RecipeError, match=r"promise is .* expected nats"):
-        Settings(promise=promise)

@@ -63,7 +63,9 @@ class SharedSeed(Method):
         ]
         promise = spec.promise / spec.temperature
         self._curvatures = [Curvature(0, spec.directions) for _ in range(spec.peers)]
-        self._found = [Rate(promise, spec.epsilon, 0, each, follow=spec.follow) for each in self._curvatures]
+        self._found = [
+            Rate(promise, spec.epsilon, 0, each, follow=spec.follow, peers=spec.peers) for each in self._curvatures
+        ]
         self._late: deque[list[Taken]] = deque()
 
     def step(self, number: int) -> None:
@@ -96,7 +98,8 @@ class SharedSeed(Method):
         if spec.centred:
             curvature.note(codes)
         rows = self.bench.row_losses.shared(spec.epsilon, spec.directions)
-        found.learn(mean(m.loss for m in measured), rows if spec.rows else None)
+        left = spec.steps - number if spec.plans else None
+        found.learn(mean(m.loss for m in measured), rows if spec.rows else None, left)
         rate = found.value() if spec.rate is None else spec.rate / spec.directions
         rate = as_float32(rate * spec.factor(number))
         self.rates.append(rate)

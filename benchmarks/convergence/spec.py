@@ -41,6 +41,7 @@ class Spec:
         temperature: that labels' logits are divided by in training; the promise goes down with it.
         cools: the temperature falls to 1.
         cooling: steps in which it does, or all of fewer; None is the whole run.
+        plans: a step's promise goes by how many are to come; otherwise it is half of what is best for one.
         coefficient: what a probe publishes: one byte, its sign, or a number as it is.
         behind: rounds that others' messages come late.
         even: each batch has its share of each label.
@@ -72,6 +73,7 @@ class Spec:
     temperature: float = 1.0
     cools: bool = False
     cooling: int | None = COOLING
+    plans: bool = True
     coefficient: Literal["byte", "float", "sign"] = "byte"
     behind: int = 0
     even: bool = True

@@ -17,9 +17,17 @@ Fisher information (Martens 2020, "New insights and perspectives on the natural 
 trace is the mean square of one row's gradient, so the stiffness is some small number, and the curvature that
 probes at one side see anyway says which (:mod:`shared_seed.curvature`). The share is large where all examples ask
 for the same, as of a model that does not know yet what is wanted of it, and falls as there is less to learn; what
-rows of a batch have in common and what losses fall by say which it is (:mod:`shared_seed.belief`). The second
-bound keeps a step near where its probe has looked: no further, or, where rows ask for more than usual, as many
-times as far, eight at most.
+rows of a batch have in common and what losses fall by say which it is (:mod:`shared_seed.belief`).
+
+That is the best promise for one step. Steps take from what there is to learn, :data:`FALL` from the share's
+logarithm a nat, and the best of many together are shorter. Where all go by the same part of the share, boldness,
+N of them take it from ``share`` to ``share / (1 + FALL * N * share * boldness)``. A step is as bold as leaves for
+the last one what is best for it::
+
+    boldness = 1 / (1 + FALL * N * share * boldness) = 2 / (1 + sqrt(1 + 4 * FALL * N * share))
+
+The second bound keeps a step near where its probe has looked: no further, or, where rows ask for more than usual,
+as many times as far, eight at most.
 
 Every peer takes its own projected gradients and losses, and messages carry the rate, so nobody has to agree on
 anything.
@@ -32,7 +40,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from shared_seed import codec
-from shared_seed.belief import ROWS, SHARES, Belief, prior
+from shared_seed.belief import FALL, ROWS, SHARES, Belief, prior
 from shared_seed.curvature import Curvature
 from shared_seed.messages import Message
 from shared_seed.rows import Shared
@@ -41,8 +49,8 @@ PROMISE = 0.01
 """Nats that a probe's step is to lower its loss by at first, to first order; chosen in ``docs/convergence.md``."""
 
 BOLDNESS = 0.5
-"""Times the best promise that is promised where rows say what it is: that gains three quarters of what a step can
-gain, and adds a quarter of the noise, which makes the loss stiffer in the long run. Where losses alone say it,
+"""Times the best promise of one step that is promised where nobody knows how many are to come and rows say what it
+is: that gains three quarters of what a step can gain, and adds a quarter of the noise. Where losses alone say it,
 they say it late, and all of it is promised.
 """
 
@@ -77,8 +85,21 @@ USUAL = 8
 STIFFEST = 32.0
 """The most that the stiffness is taken to be; the least is a half."""
 
-LEARNT = 5 + 2 * len(SHARES)
+NEWS = 1 / 8
+"""Weight of the newest step in how many gradients everybody makes at a time."""
+
+LEARNT = 7 + 2 * len(SHARES)
 """Numbers of :attr:`Rate.state`."""
+
+
+def boldness(nats: float) -> float:
+    """Part of the best promise of one step that each of many promises; see above.
+
+    Args:
+        nats: that all of them together would take from the share's logarithm if it stayed as it is, each as long
+            as suits one.
+    """
+    return 2 / (1 + math.sqrt(1 + 4 * nats))
 
 
 class Rate:
@@ -90,6 +111,7 @@ class Rate:
         scale_exponent: of the codes.
         curvature: of the same gradients, followed by whoever has them; without it, that is what is usual.
         follow: what can be learnt; otherwise the promise stays as it is.
+        peers: that take part at first, each with as many gradients.
     """
 
     def __init__(
@@ -100,6 +122,7 @@ class Rate:
         curvature: Curvature | None = None,
         *,
         follow: bool = True,
+        peers: int = 1,
     ) -> None:
         self._promise = promise
         self._epsilon = epsilon
@@ -109,8 +132,11 @@ class Rate:
         self._squares: deque[float] = deque(maxlen=WINDOW)
         # Where more is asked for than usual, as of a loss in another unit, that is taken for the unit.
         self._unit = max(1.0, promise / PROMISE)
-        self._gone = 0.0
+        self._peers = peers
+        # Everybody's, since the last loss: nats promised, gradients; and gradients of a step in general.
+        self._gone, self._heard, self._made = 0.0, 0, 0.0
         self._rows_told = False
+        self._others: float | None = None
         self._begin(promise, SHARE)
         self._fresh = True
 
@@ -119,41 +145,49 @@ class Rate:
 
         Codes, and not what was rounded to them: a peer that resumes has nothing else.
         """
+        codes = bytes(codes)
+        self._made = self._made or float(self._peers * len(codes))
         self._squares.extend(gradient**2 for gradient in codec.said(codes, self._scale_exponent))
 
     def went(self, messages: Iterable[Message]) -> None:
         """Note that the weights have gone by these messages, everybody's, since the last loss."""
         if self._follow:
+            messages = list(messages)
             self._gone = math.fsum((self._gone, *map(self._promised_by, messages)))
+            self._heard += sum(len(message.codes) for message in messages)
 
-    def learn(self, loss: float, found: Shared | None = None) -> None:
+    def learn(self, loss: float, found: Shared | None = None, left: int | None = None) -> None:
         """Follow the loss before a step, which may be NaN, and what has been delivered of what was promised.
 
         Args:
             loss: of the batch.
             found: what its rows have in common, where the task tells.
+            left: steps that are to come, this one among them, where somebody knows.
         """
         if not self._follow:
             return
+        if self._heard:
+            self._made += NEWS * (self._heard - self._made)
+            self._heard = 0
+        self._rows_told = self._rows_told or found is not None
+        to_come = None if left is None else left * self._made
         if self._fresh:
-            if not math.isfinite(loss):
+            if self._others is not None:
+                self._begin(self._others, self._behind(self._others, to_come))
+            elif not math.isfinite(loss):
                 return
-            further = min(max(1.0, loss), FAR)
-            self._begin(self._promise * further, SHARE * further)
-        elif found is not None and not self._rows_told and math.isnan(self._belief.levels[0]):
-            # What others promise, who comes late has taken for all of the best promise, and it is a part.
-            self._begin(self._now, self._now * self.stiffness / self._unit / BOLDNESS)
+            else:
+                further = min(max(1.0, loss), FAR)
+                self._begin(self._promise * further, SHARE * further)
         unit, stiffness, gone = self._unit, self.stiffness, self._gone
         self._gone = 0.0
         if found is not None:
-            self._rows_told = True
             self._belief.shift(found.shift / unit)
         self._belief.saw_loss(loss / unit, gone / unit, self._now / unit, stiffness * self._now / unit / 2)
         self._belief.learnt(stiffness * gone / unit)
         if found is not None:
             self._belief.saw_rows(found)
-        boldness = BOLDNESS if self._rows_told else 1.0
-        self._promise_now(min(boldness * self.share / stiffness * unit, self._now * PACE))
+        self._promise_now(min(self._bold(to_come) * self.share / stiffness * unit, self._now * PACE))
 
     @property
     def share(self) -> float:
@@ -169,6 +203,20 @@ class Rate:
         found = seen.trace(self._epsilon) / (ROWS * seen.square) * self._unit
         weight = min(seen.count, WINDOW)
         return (USUAL * usual + weight * min(max(found, 0.5), STIFFEST)) / (USUAL + weight)
+
+    def _bold(self, to_come: float | None) -> float:
+        """Part of the best promise of one step that is promised if so many gradients are to come."""
+        if not self._rows_told:
+            return 1.0
+        return BOLDNESS if to_come is None else boldness(FALL * to_come * self.share)
+
+    def _behind(self, promise: float, to_come: float | None) -> float:
+        """The share by which somebody promises so much."""
+        part = promise * self.stiffness / self._unit
+        if to_come is None or not self._rows_told:
+            return part / self._bold(None)
+        # Boldness is part / share, too.
+        return part * (1 + FALL * to_come * part)
 
     def _begin(self, promise: float, share: float) -> None:
         """Promise so much at first, and expect this share."""
@@ -187,13 +235,15 @@ class Rate:
     def state(self) -> tuple[float, ...]:
         """What is known beside the messages, for :meth:`restore`; nothing before the first loss."""
         known = self._belief
-        return () if math.isnan(known.levels[0]) else (self._now, self._gone, float(self._rows_told), *known.state)
+        if math.isnan(known.levels[0]):
+            return ()
+        return (self._now, self._gone, float(self._heard), self._made, float(self._rows_told), *known.state)
 
     def restore(self, state: Sequence[float]) -> None:
         """Go on from a state, before :meth:`resume`; from none, begin anew."""
         if state:
-            now, self._gone, told, *known = state
-            self._fresh, self._rows_told = False, bool(told)
+            now, self._gone, heard, self._made, told, *known = state
+            self._fresh, self._heard, self._rows_told = False, int(heard), bool(told)
             self._promise_now(now)
             self._belief = Belief.of(known)
 
@@ -213,8 +263,9 @@ class Rate:
         newest = sorted(messages, key=lambda m: (m.round, m.stream))[-WINDOW:]
         full = math.fsum(len(message.codes) * schedule(message.round) for message in newest)
         if self._follow and self._fresh and full > 0:
-            promised = math.fsum(map(self._promised_by, newest)) / full
-            self._begin(promised, promised * self.stiffness / self._unit)
+            self._others = math.fsum(map(self._promised_by, newest)) / full
+            rounds = 1 + newest[-1].round - newest[0].round
+            self._made, self._heard = sum(len(message.codes) for message in newest) / rounds, 0
         self._squares.clear()
         for message in own[-WINDOW:]:
             self.note(message.codes)

@@ -18,6 +18,7 @@ from shared_seed.pending import Pending
 from shared_seed.probe import Measurement
 from shared_seed.rate import Rate
 from shared_seed.settings import Settings
+from shared_seed.training import MOST_ROUNDS
 from shared_seed.weights import Weights
 
 
@@ -42,7 +43,12 @@ class Stride:
             # Other rules do not step as far as messages say, so that nothing follows from what they deliver.
             follow = manifest.aggregation.kind == "sum"
             self._rate = Rate(
-                settings.promise, manifest.epsilon, manifest.scale_exponent, self._curvature, follow=follow
+                settings.promise,
+                manifest.epsilon,
+                manifest.scale_exponent,
+                self._curvature,
+                follow=follow,
+                peers=manifest.start_with,
             )
         self._base = groups.base if groups else 1.0
         self._decays = groups.decays if groups else {}
@@ -74,7 +80,8 @@ class Stride:
         if self._rate is None:
             return trainers * self._schedule(number)
         self._rate.note(pending.codes)
-        self._rate.learn(pending.loss, pending.rows)
+        left = self._manifest.rounds - number if self._manifest.rounds < MOST_ROUNDS else None
+        self._rate.learn(pending.loss, pending.rows, left)
         # OneCycleLR begins at a 25th of what it rises to; the found rate is the largest.
         schedule = min(1.0, trainers / self._base) if self._base else 0.0
         schedule *= self._schedule(number)
