@@ -22,6 +22,9 @@ LANGUAGE = Spec(
 TEN_MINUTES = replace(LANGUAGE, passes=2000, points=8)
 """As many passes as a core with AMX makes in ten minutes."""
 
+FEW_ROWS = replace(LANGUAGE, train_rows=1000)
+"""On as few as the ceiling has, for long."""
+
 ADAPTER = replace(LANGUAGE, lora=True, epsilon=2.0**-6)
 """The same with an adapter, whose probes look further."""
 
@@ -65,21 +68,39 @@ PLANS: dict[str, list[Spec]] = {
     ],
     # How unevenly rows count.
     "temperature": _seeded(CONSTANT, PLAIN, replace(CONSTANT, temperature=16)),
-    # A temperature that falls, over 64 steps or the whole run.
+    # A temperature that falls, over 64 steps or the whole run, where steps do not plan.
     "cooling": _seeded(
-        replace(TEN_MINUTES, cooling=None),
-        TEN_MINUTES,
-        replace(TEN_MINUTES, cools=False),
-        LANGUAGE,
-        replace(LANGUAGE, cools=False),
+        *(
+            replace(base, plans=False, **changes)
+            for base, changes in (
+                (TEN_MINUTES, {"cooling": None}),
+                (TEN_MINUTES, {}),
+                (TEN_MINUTES, {"cools": False}),
+                (LANGUAGE, {}),
+                (LANGUAGE, {"cools": False}),
+            )
+        )
     ),
-    # Ten minutes of a core with bf16 and of MeZO, half an hour; a schedule on top of what is found; three peers.
+    # Steps that plan by how many are to come.
+    "planning": _seeded(
+        *(
+            replace(base, plans=plans)
+            for base in (
+                LANGUAGE,
+                replace(LANGUAGE, peers=3, passes=320),
+                TEN_MINUTES,
+                replace(FEW_ROWS, passes=3000, points=6),
+                replace(FEW_ROWS, passes=6000, points=12),
+            )
+            for plans in (True, False)
+        )
+    ),
+    # Ten minutes of a core with bf16 and of MeZO, an hour; a schedule on top of what is found.
     "long": _seeded(
         TEN_MINUTES,
         _mezo(2e-5, passes=600, points=6),
         replace(LANGUAGE, schedule="linear"),
-        replace(LANGUAGE, passes=467, points=4, peers=3),
-        replace(LANGUAGE, passes=6000, points=12, train_rows=1000),
+        replace(FEW_ROWS, passes=10000, points=10),
     ),
     # A promise that follows what rows have in common, and what steps deliver, against a search of constant ones.
     "follow": _seeded(
